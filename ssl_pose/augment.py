@@ -1,0 +1,136 @@
+"""Weak, multi-view and strong views of the packed crops: drawn by `sample_views`, applied by `render_views`.
+
+A view is one warp straight from the canvas. Its matrix (B, 3, 3) maps reference px (the un-augmented network
+input, a centred window of the canvas) to view px; it contains the flip, and `flip` (B,) says where left and
+right must be exchanged. Photometric factors and cutouts are drawn independently for every view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_pose.config import ViewConfig
+from ssl_pose.geometry import about, reflection, rotation, scaling, translation, view_center, warp_images
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of a grey image
+
+
+@dataclass(frozen=True)
+class Views:
+    """One view of each of B crops; every field is a tensor on one device."""
+
+    matrix: Tensor  # (B, 3, 3) reference px -> view px
+    flip: Tensor  # (B,) bool
+    brightness: Tensor  # (B,) factors, 1 changes nothing
+    contrast: Tensor  # (B,)
+    saturation: Tensor  # (B,)
+    cutouts: Tensor  # (B, N, 4) boxes x1, y1, x2, y2 in view px
+
+
+def sample_views(
+    config: ViewConfig, batch_size: int, size: tuple[int, int], generator: torch.Generator
+) -> Views:
+    """B random views of `size` (H, W) on the generator's device.
+
+    Rotations are N(0, rotation_deg) clipped at twice that, as in SimpleBaseline. The *box* scale is
+    N(1, half of the range) clipped to the range; the zoom is its inverse. Shifts are uniform.
+    """
+    device = generator.device
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(batch_size, *shape, generator=generator, device=device)
+
+    def normal() -> Tensor:
+        return torch.randn(batch_size, generator=generator, device=device)
+
+    limit = 2 * config.rotation_deg
+    degrees = (normal() * config.rotation_deg).clamp(-limit, limit)
+    degrees = degrees * (uniform(0, 1) < config.rotation_probability)
+    low, high = config.box_scale
+    box_scale = (1 + normal() * (high - low) / 2).clamp(low, high)
+    extent = torch.tensor([size[1], size[0]], device=device, dtype=torch.float32)
+    offset = uniform(-config.shift, config.shift, 2) * extent
+    flip = uniform(0, 1) < config.flip_probability
+    turn = rotation(degrees) @ scaling(1 / box_scale) @ reflection(flip)
+    return Views(
+        matrix=translation(offset) @ about(turn, view_center(size).to(device)),
+        flip=flip,
+        brightness=uniform(1 - config.brightness, 1 + config.brightness),
+        contrast=uniform(1 - config.contrast, 1 + config.contrast),
+        saturation=uniform(1 - config.saturation, 1 + config.saturation),
+        cutouts=_sample_cutouts(uniform, config, extent),
+    )
+
+
+def _sample_cutouts(uniform, config: ViewConfig, extent: Tensor) -> Tensor:
+    """(B, N, 4) boxes whose centres lie anywhere in the view, the bottom row included."""
+    center = uniform(0, 1, config.num_cutouts, 2) * extent - 0.5
+    half = uniform(0.25, 1, config.num_cutouts, 2) * config.cutout_size * extent.min() / 2
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def identity_views(batch_size: int, device: torch.device | str = "cpu") -> Views:
+    """B views that change nothing: the reference frame itself."""
+    ones = torch.ones(batch_size, device=device)
+    return Views(
+        matrix=torch.eye(3, device=device).repeat(batch_size, 1, 1),
+        flip=torch.zeros(batch_size, dtype=torch.bool, device=device),
+        brightness=ones,
+        contrast=ones,
+        saturation=ones,
+        cutouts=torch.zeros(batch_size, 0, 4, device=device),
+    )
+
+
+def render_views(
+    canvases: Tensor, views: Views, canvas_to_reference: Tensor, size: tuple[int, int], mean_color: Tensor
+) -> Tensor:
+    """Network inputs (B, 3, H, W) of uint8 canvases (B, 3, Hc, Wc) seen through `views`, in one resampling.
+
+    Beyond the canvas the view is `mean_color` (3,) in [0, 1]. The result has ImageNet's mean and std removed.
+    """
+    matrix = views.matrix @ canvas_to_reference.to(views.matrix)
+    images = warp_images(canvases.float() / 255, matrix, size, fill=mean_color)
+    images = change_colors(images, views)
+    images = cut_out(images, views.cutouts, mean_color)
+    return normalize_images(images)
+
+
+def change_colors(images: Tensor, views: Views) -> Tensor:
+    """Saturation, contrast, then brightness of images (B, 3, H, W) in [0, 1], clamped to that range."""
+    luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype)
+    grey = (images * luma[:, None, None]).sum(1, keepdim=True)
+    images = torch.lerp(grey.expand_as(images), images, _per_image(views.saturation))
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    images = torch.lerp(mean.expand_as(images), images, _per_image(views.contrast))
+    return (images * _per_image(views.brightness)).clamp(0, 1)
+
+
+def cut_out(images: Tensor, boxes: Tensor, color: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with boxes (B, N, 4), x1 y1 x2 y2 in px, painted in `color` (3,)."""
+    if not boxes.shape[1]:
+        return images
+    height, width = images.shape[-2:]
+    x = torch.arange(width, device=images.device)
+    y = torch.arange(height, device=images.device)
+    x1, y1, x2, y2 = boxes.unbind(-1)  # each (B, N)
+    in_x = (x >= x1[..., None]) & (x <= x2[..., None])  # (B, N, W)
+    in_y = (y >= y1[..., None]) & (y <= y2[..., None])  # (B, N, H)
+    covered = (in_y[..., :, None] & in_x[..., None, :]).any(1)  # (B, H, W)
+    return torch.where(covered[:, None], color.to(images)[:, None, None], images)
+
+
+def normalize_images(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] with ImageNet's mean and standard deviation removed."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype)
+    std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype)
+    return (images - mean[:, None, None]) / std[:, None, None]
+
+
+def _per_image(factors: Tensor) -> Tensor:
+    return factors[:, None, None, None]

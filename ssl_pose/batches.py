@@ -1,0 +1,143 @@
+"""One step's batches: which crops, seen through which views, as tensors on the device.
+
+Every draw comes from a stream named by (seed, role, step). So step n of a run needs no history (a resumed run
+draws what an uninterrupted one would have), and all arms of a seed see the same crops and the same weak and
+strong views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_pose.augment import Views, render_views, sample_views
+from ssl_pose.config import Config, ViewConfig
+from ssl_pose.crops import CropSet, canvas_to_reference
+from ssl_pose.geometry import flip_points, points_inside, to_heatmap_matrix, transform_points
+from ssl_pose.heatmap import image_to_heatmap_points, render_heatmaps
+from ssl_pose.model import heatmap_size
+from ssl_pose.seeding import make_generator
+
+SHARE_OF_FREE_MEMORY = 0.5  # crops that fit into this share of a GPU's free memory live on it
+
+
+@dataclass(frozen=True)
+class LabeledBatch:
+    images: Tensor  # (B, 3, H, W)
+    heatmaps: Tensor  # (B, K, h, w)
+    weight: Tensor  # (B, K)
+
+
+@dataclass(frozen=True)
+class UnlabeledBatch:
+    """Images of the V label views (weak first) and of the strong view; matrices map reference to view cells."""
+
+    view_images: Tensor  # (V * B, 3, H, W)
+    view_matrix: Tensor  # (V, B, 3, 3)
+    view_flip: Tensor  # (V, B)
+    strong_images: Tensor  # (B, 3, H, W)
+    strong_matrix: Tensor  # (B, 3, 3)
+    strong_flip: Tensor  # (B,)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The packed crops as the training step needs them."""
+
+    gather: Callable[[Tensor], Tensor]  # rows (B,) -> uint8 canvases (B, 3, Hc, Wc) on the device
+    keypoints: Tensor  # (N, K, 2) reference px
+    visibility: Tensor  # (N, K)
+    to_reference: Tensor  # (3, 3) canvas px -> reference px
+    mean_color: Tensor  # (3,)
+    device: torch.device
+
+
+def open_pool(crops: CropSet, device: torch.device) -> Pool:
+    """`crops` made ready on `device`; on a GPU with room for them the pixels move there once."""
+    to_reference = canvas_to_reference(crops.canvas_size, crops.input_size)
+    keypoints = torch.as_tensor(np.asarray(crops.keypoints), dtype=torch.float32)
+    return Pool(
+        gather=_gather_from(crops.crops, device),
+        keypoints=transform_points(to_reference.expand(len(keypoints), 3, 3), keypoints).to(device),
+        visibility=torch.as_tensor(np.asarray(crops.visibility)).to(device),
+        to_reference=to_reference.to(device),
+        mean_color=torch.as_tensor(np.asarray(crops.mean_color), dtype=torch.float32).to(device),
+        device=device,
+    )
+
+
+def _gather_from(pixels: np.ndarray, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Rows of the (N, Hc, Wc, 3) pixels as (B, 3, Hc, Wc) on the device, resident there or streamed."""
+    if device.type == "cuda" and pixels.nbytes < SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
+        resident = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        return lambda index: resident[index].permute(0, 3, 1, 2)
+
+    def gather(index: Tensor) -> Tensor:
+        rows = torch.from_numpy(pixels[index.cpu().numpy()]).permute(0, 3, 1, 2)
+        return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows
+
+    return gather
+
+
+def draw_labeled(pool: Pool, labeled: Tensor, config: Config, seed: int, phase: str, step: int) -> LabeledBatch:
+    """A batch of the rows in `labeled`, drawn with replacement, with their true heatmaps."""
+    generator = make_generator(seed, phase, "labeled", step, device=pool.device)
+    size, stride = config.data.input_size, config.model.heatmap_stride
+    batch = config.training.labeled_batch
+    index = labeled[torch.randint(len(labeled), (batch,), generator=generator, device=pool.device)]
+    views = sample_views(config.views.labeled, batch, size, generator)
+    points = flip_points(transform_points(views.matrix, pool.keypoints[index]), views.flip)
+    weight = flip_points((pool.visibility[index] > 0).float(), views.flip) * points_inside(points, size)
+    cells = image_to_heatmap_points(points, stride, config.model.heatmap_alignment)
+    heatmaps = render_heatmaps(cells, heatmap_size(size, stride), config.model.heatmap_sigma)
+    return LabeledBatch(_render(pool, index, views, config), heatmaps, weight)
+
+
+def draw_unlabeled(pool: Pool, rows: Tensor, num_views: int, config: Config, seed: int, step: int) -> UnlabeledBatch:
+    """The batch of `step`: consecutive passes over `rows`, each in a new order, seen weakly, K times, strongly."""
+    batch = config.training.unlabeled_batch
+    index = rows[pool_positions(step, batch, len(rows), seed).to(pool.device)]
+    canvases = pool.gather(index)
+    family = [("weak", config.views.weak)] + [(f"view{k}", config.views.multi) for k in range(num_views)]
+    views = [_sample(name, view, pool, batch, config, seed, step) for name, view in family]
+    strong = _sample("strong", config.views.strong, pool, batch, config, seed, step)
+    return UnlabeledBatch(
+        view_images=torch.cat([_render(pool, canvases, view, config) for view in views]),
+        view_matrix=torch.stack([_cells(view, config) for view in views]),
+        view_flip=torch.stack([view.flip for view in views]),
+        strong_images=_render(pool, canvases, strong, config),
+        strong_matrix=_cells(strong, config),
+        strong_flip=strong.flip,
+    )
+
+
+def pool_positions(step: int, batch: int, length: int, seed: int) -> Tensor:
+    """Positions (batch,) in a pool of `length` rows: every pass visits each row once, in an order of its own."""
+    first, last = step * batch // length, ((step + 1) * batch - 1) // length
+    orders = torch.cat([_pool_order(seed, epoch, length) for epoch in range(first, last + 1)])
+    return orders[torch.arange(step * batch, (step + 1) * batch) - first * length]
+
+
+@lru_cache(maxsize=2)
+def _pool_order(seed: int, epoch: int, length: int) -> Tensor:
+    return torch.randperm(length, generator=make_generator(seed, "pool", epoch))
+
+
+def _sample(name: str, view: ViewConfig, pool: Pool, batch: int, config: Config, seed: int, step: int) -> Views:
+    generator = make_generator(seed, name, step, device=pool.device)
+    return sample_views(view, batch, config.data.input_size, generator)
+
+
+def _render(pool: Pool, index_or_canvases: Tensor, views: Views, config: Config) -> Tensor:
+    canvases = index_or_canvases if index_or_canvases.dim() == 4 else pool.gather(index_or_canvases)
+    images = render_views(canvases, views, pool.to_reference, config.data.input_size, pool.mean_color)
+    return images.contiguous(memory_format=torch.channels_last) if config.training.channels_last else images
+
+
+def _cells(views: Views, config: Config) -> Tensor:
+    return to_heatmap_matrix(views.matrix, config.model.heatmap_stride, config.model.heatmap_alignment)

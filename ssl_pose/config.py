@@ -1,0 +1,316 @@
+"""Every number of a profile: frozen dataclasses, one per section of params.yaml.
+
+A key that is unknown, missing, of the wrong type or out of range raises `ConfigError` with the key's full
+name and what is allowed. YAML is read by the 1.1 rules that papermill uses too, so `1e-4` is a string here
+and is refused: write `1.0e-4`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A line for the user: which key is wrong, and what would be right."""
+
+
+def bounded(low: float | None = None, high: float | None = None):
+    """A field whose value (each value, for a pair) must lie in [low, high]; None leaves that side open."""
+    return field(metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    source: Literal["synthetic", "coco"]
+    input_size: tuple[int, int] = bounded(16)  # (height, width) of the network's input, px
+    canvas_scale: float = bounded(1.0, 4.0)  # side of the stored canvas over the input's
+    box_padding: float = bounded(1.0, 3.0)  # enlargement of a person's box before cropping
+    max_train_persons: int = bounded(0)  # 0: all
+    max_val_persons: int = bounded(0)  # 0: all
+    num_workers: int = bounded(1)  # processes that decode and pack photos
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    num_train_photos: int = bounded(2)
+    num_val_photos: int = bounded(1)
+    photo_size: tuple[int, int] = bounded(64)  # (height, width), px
+    persons_per_photo: float = bounded(1.0, 6.0)  # mean
+    seed: int = bounded(0)
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    method: Literal["hash", "first"]
+    unit: Literal["image", "person"]
+    label_count: int = bounded(1)  # labelled units (images, or persons)
+    nested_counts: tuple[int, ...] = bounded(1)  # the counts whose nesting the splits notebook proves
+    exclude_labeled: bool  # labelled persons are left out of the unlabelled pool
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    architecture: Literal["unet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    width: int = bounded(4)  # channels of the first block (unet), of a deconvolution (resnet)
+    heatmap_stride: int = bounded(1, 8)  # input px per heatmap cell
+    heatmap_sigma: float = bounded(0.1)  # of the target Gaussian, cells
+    heatmap_alignment: Literal["centre", "corner"]
+    pretrained: Literal["none", "imagenet"]
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How one family of views is drawn; the numbers are widths of distributions, see augment.py."""
+
+    rotation_deg: float = bounded(0.0, 180.0)  # standard deviation; draws are clipped at twice this
+    rotation_probability: float = bounded(0.0, 1.0)
+    box_scale: tuple[float, float] = bounded(0.1, 4.0)  # range of the *box* scale; the zoom is its inverse
+    shift: float = bounded(0.0, 0.5)  # largest shift, as a share of each side
+    flip_probability: float = bounded(0.0, 1.0)
+    brightness: float = bounded(0.0, 1.0)
+    contrast: float = bounded(0.0, 1.0)
+    saturation: float = bounded(0.0, 1.0)
+    num_cutouts: int = bounded(0)  # grey boxes at random places
+    cutout_size: float = bounded(0.0, 1.0)  # largest side of such a box, as a share of the input's
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    labeled: ViewConfig
+    weak: ViewConfig
+    multi: ViewConfig
+    strong: ViewConfig
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Algorithm 1 and its named options; an arm overrides any of them."""
+
+    framework: Literal["supervised", "consistency", "teacher_student", "dual_student"]
+    labels: Literal["few", "all"]
+    num_views: int = bounded(0)  # the paper's K
+    ensemble: Literal["none", "average", "maximum"]
+    threshold_and_refine: bool
+    confidence_threshold: float = bounded(0.0, 1.0)  # the paper's tau
+    below_threshold: Literal["drop", "zero"]
+    selection: Literal["off", "cross", "literal"]
+    uncertainty_margin: float = bounded(0.0)  # the paper's Delta
+    uncertainty_guard: bool  # a joint under tau counts as wholly uncertain
+    view_fill: Literal["mask", "zero"]  # cells outside a view: left out of the ensemble, or zero
+    consistency_weight: float = bounded(0.0)  # lambda
+    ema_horizon: float = bounded(0.0, 1.0)  # share of the run; the decay is exp(-1 / (horizon * steps))
+    pseudo_label_batch_norm: Literal["eval", "batch"]
+
+
+@dataclass(frozen=True)
+class ArmConfig(MethodConfig):
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    burn_in_steps: int = bounded(0)
+    steps: int = bounded(1)
+    labeled_batch: int = bounded(1)
+    unlabeled_batch: int = bounded(1)
+    learning_rate: float = bounded(0.0)
+    final_learning_rate: float = bounded(0.0)  # share of learning_rate at the end of the cosine
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    compile: bool
+    num_threads: int = bounded(1)  # per process, on a CPU
+    log_every: int = bounded(1)  # steps
+    checkpoint_every: int = bounded(1)  # steps
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    batch_size: int = bounded(1)
+    decoder: Literal["argmax", "quarter", "dark"]
+    flip_test: bool
+    pck_thresholds: tuple[float, ...] = bounded(0.0)
+    pck_reference: Literal["torso", "box"]
+    num_pseudo_persons: int = bounded(1)  # persons of the pool on which pseudo-heatmaps are scored
+    num_views: int = bounded(1)  # extra views with which pseudo-heatmaps are scored (Table 1)
+    num_examples: int = bounded(1)  # best and worst persons whose crops and heatmaps are kept for figures
+
+
+@dataclass(frozen=True)
+class Config:
+    profile: str
+    seeds: tuple[int, ...] = bounded(0)
+    grid: tuple[str, ...]  # the arms that are run, in the order of the tables
+    data: DataConfig
+    synthetic: SyntheticConfig
+    splits: SplitsConfig
+    model: ModelConfig
+    views: ViewsConfig
+    method: MethodConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    arms: dict[str, ArmConfig]  # those of the grid, in its order
+
+    def arm(self, name: str) -> ArmConfig:
+        """The method of one arm: the `method` section with the arm's own lines laid over it."""
+        if name not in self.arms:
+            raise ConfigError(f"unknown arm {name!r}; the grid of params.yaml has: {', '.join(self.arms)}")
+        return self.arms[name]
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
+    """The profile in `path`, with dotted `overrides` such as {"training.steps": 10} laid over it."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"no parameters file {path}; run from a folder that holds params.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no sections; expected a mapping such as `training:`")
+    return parse_config(override(raw, overrides or {}))
+
+
+def override(raw: dict, overrides: dict[str, Any]) -> dict:
+    """A copy of `raw` in which each dotted key has its new value; the key must exist."""
+    raw = copy.deepcopy(raw)
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        section = raw
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        in_arm = len(parents) == 2 and parents[0] == "arms"  # an arm states only what differs
+        if not isinstance(section, dict) or not (last in section or in_arm):
+            raise ConfigError(f"override of unknown key {dotted!r}; params.yaml has no such key")
+        section[last] = value
+    return raw
+
+
+def parse_config(raw: dict) -> Config:
+    """`Config` from the mapping of a params.yaml; raises `ConfigError` at the first key that is wrong."""
+    raw = dict(raw)
+    method, arms = raw.get("method"), raw.get("arms")
+    if isinstance(method, dict) and isinstance(arms, dict):
+        for name, body in arms.items():
+            if not isinstance(body, dict):
+                raise ConfigError(f"arms.{name} must be a mapping of options, got {body!r}")
+        raw["arms"] = {name: {"title": name, **method, **body} for name, body in arms.items()}
+    config = _parse(Config, raw, "")
+    _check_together(config)
+    return replace(config, arms={name: config.arms[name] for name in config.grid})
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash (16 hex digits) of dataclasses, mappings and plain values, the same on every machine."""
+    plain = [asdict(part) if is_dataclass(part) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _check_together(config: Config) -> None:
+    """Refuses values that are each allowed but do not go together."""
+    for name in config.grid:
+        if name not in config.arms or config.grid.count(name) > 1:
+            raise ConfigError(f"grid: {name!r} must be named once and stand under arms: {', '.join(config.arms)}")
+    height, width = config.data.input_size
+    stride = config.model.heatmap_stride
+    multiple = 16 if config.model.architecture == "unet" else 32  # px per cell of the coarsest level
+    if height % multiple or width % multiple:
+        raise ConfigError(f"data.input_size must be multiples of {multiple}, got {height}x{width}")
+    if config.model.architecture.startswith("resnet") and stride != 4:
+        raise ConfigError(f"model.heatmap_stride must be 4 for {config.model.architecture}, got {stride}")
+    if config.model.architecture == "unet" and stride not in (1, 2, 4):
+        raise ConfigError(f"model.heatmap_stride must be 1, 2 or 4 for unet, got {stride}")
+    if config.model.architecture == "unet" and config.model.pretrained != "none":
+        raise ConfigError("model.pretrained must be 'none' for unet: there are no published weights of it")
+    for section, bounds in (("weak", config.views.weak), ("multi", config.views.multi),
+                            ("strong", config.views.strong), ("labeled", config.views.labeled)):
+        if bounds.box_scale[0] > bounds.box_scale[1]:
+            raise ConfigError(f"views.{section}.box_scale must be [low, high], got {list(bounds.box_scale)}")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"seeds must name each seed once, got {list(config.seeds)}")
+    for name, arm in config.arms.items():
+        if not name.isidentifier():
+            raise ConfigError(f"arms: {name!r} must be of letters, digits and _: folders are named after it")
+        if arm.ensemble == "none" and arm.num_views:
+            raise ConfigError(f"arms.{name}: ensemble 'none' takes num_views 0, got {arm.num_views}")
+        if arm.ensemble != "none" and not arm.num_views:
+            raise ConfigError(f"arms.{name}: ensemble {arm.ensemble!r} needs num_views of at least 1")
+        if arm.selection != "off" and (arm.framework != "dual_student" or not arm.num_views):
+            raise ConfigError(f"arms.{name}: selection needs framework dual_student and num_views >= 1")
+
+
+def _parse(cls: type, raw: Any, name: str) -> Any:
+    """An instance of dataclass `cls` from the mapping `raw`; `name` is the dotted key of it."""
+    prefix = f"{name}." if name else ""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{name or 'params.yaml'} must be a section with keys, got {raw!r}")
+    known = {f.name: f for f in fields(cls)}
+    for key in raw:
+        if key not in known:
+            raise ConfigError(f"unknown key {prefix}{key}; allowed: {', '.join(known)}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, spec in known.items():
+        if key not in raw:
+            if spec.default is MISSING:
+                raise ConfigError(f"missing key {prefix}{key} ({_describe(hints[key])})")
+            continue
+        values[key] = _convert(hints[key], raw[key], f"{prefix}{key}")
+        _check_range(values[key], spec.metadata, f"{prefix}{key}")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the annotated type, or a `ConfigError` that says what was expected."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if is_dataclass(hint):
+        return _parse(hint, value, name)
+    if origin is Literal:
+        if value is False and "off" in args:  # YAML 1.1 reads a bare `off` as false
+            value = "off"
+        if value in args and isinstance(value, str):
+            return value
+    elif origin is dict and isinstance(value, dict):
+        return {str(key): _convert(args[1], item, f"{name}.{key}") for key, item in value.items()}
+    elif origin is tuple and isinstance(value, list | tuple):
+        items = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(items) == len(value) and value:
+            pairs = enumerate(zip(items, value, strict=True))
+            return tuple(_convert(item, part, f"{name}[{i}]") for i, (item, part) in pairs)
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif hint in (int, str, bool) and type(value) is hint:
+        return value
+    hint_for_number = ""
+    if hint in (int, float) and isinstance(value, str):
+        hint_for_number = "; YAML 1.1 reads 1e-4 as text, write 1.0e-4"
+    raise ConfigError(f"{name} must be {_describe(hint)}, got {value!r}{hint_for_number}")
+
+
+def _check_range(value: Any, limits: typing.Mapping, name: str) -> None:
+    low, high = limits.get("low"), limits.get("high")
+    for item in value if isinstance(value, tuple) else (value,):
+        below, above = low is not None and item < low, high is not None and item > high
+        if below or above or item != item:
+            allowed = f"at least {low}" if high is None else f"in [{low}, {high}]"
+            raise ConfigError(f"{name} must be {allowed}, got {item}")
+
+
+def _describe(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin is tuple:
+        many = args[-1] is Ellipsis
+        return f"a list of {_describe(args[0])}" if many else f"a list of {len(args)}: {_describe(args[0])}"
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping"}
+    return names.get(origin or hint, "a section")

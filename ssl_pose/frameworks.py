@@ -1,0 +1,145 @@
+"""The semi-supervised frameworks, one short step each; they read like the paper's algorithm box.
+
+A step takes the students (a list: with two, each is the other's teacher), the EMA teacher or None, a labelled
+and an unlabelled batch, and the arm's method; it returns scalar tensors, of which `loss` is to be minimised.
+To add a framework, write its step here, name it in FRAMEWORKS and in `MethodConfig.framework`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_pose.batches import LabeledBatch, UnlabeledBatch
+from ssl_pose.config import MethodConfig
+from ssl_pose.losses import heatmap_loss
+from ssl_pose.model import predict_heatmaps
+from ssl_pose.pseudo_label import PseudoLabel, Target, denoise, move_to_view, select_targets
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a step needs beside networks and data."""
+
+    method: MethodConfig
+    heatmap_sigma: float
+    precision: str
+
+
+def supervised(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: None,
+               setting: Setting) -> Losses:
+    """Every student learns from the labelled batch alone."""
+    losses = []
+    for student in students:
+        predicted = predict_heatmaps(student, labeled.images, setting.precision)
+        losses.append(heatmap_loss(predicted, labeled.heatmaps, labeled.weight))
+    total = torch.stack(losses).sum()
+    return {"loss": total, "supervised_loss": total.detach()}
+
+
+def consistency(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: UnlabeledBatch,
+                setting: Setting) -> Losses:
+    """One student learns its own easy-view pseudo-heatmaps on the hard view (Xie et al. 2021, Cons)."""
+    (student,) = students
+    label = make_pseudo_label(student, unlabeled, setting)
+    return add_up([learn(student, labeled, unlabeled, label, setting)], [label], setting)
+
+
+def teacher_student(students: list[nn.Module], teacher: nn.Module, labeled: LabeledBatch,
+                    unlabeled: UnlabeledBatch, setting: Setting) -> Losses:
+    """The student learns from its EMA teacher (Unbiased Teacher, adapted); `update_ema` follows each step."""
+    (student,) = students
+    label = make_pseudo_label(teacher, unlabeled, setting)
+    return add_up([learn(student, labeled, unlabeled, label, setting)], [label], setting)
+
+
+def dual_student(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: UnlabeledBatch,
+                 setting: Setting) -> Losses:
+    """Each student learns from the other, or per joint from the more certain of both (Algorithm 1)."""
+    labels = [make_pseudo_label(student, unlabeled, setting) for student in students]
+    method, losses = setting.method, []
+    for student, own, other in zip(students, labels, reversed(labels), strict=True):
+        target = select_targets(own, other, method.selection, method.uncertainty_margin)
+        losses.append(learn(student, labeled, unlabeled, target, setting))
+    result = add_up(losses, labels, setting)
+    near = (labels[0].keypoints - labels[1].keypoints).norm(dim=-1) <= 2 * setting.heatmap_sigma
+    return result | {"agreement": near.float().mean()}
+
+
+@torch.no_grad()
+def make_pseudo_label(network: nn.Module, unlabeled: UnlabeledBatch, setting: Setting) -> PseudoLabel:
+    """What `network` says of the batch: one pass over weak and K views together, then denoised [4-22]."""
+    with pseudo_label_mode(network, setting.method.pseudo_label_batch_norm):
+        heatmaps = predict_heatmaps(network, unlabeled.view_images, setting.precision)
+    heatmaps = heatmaps.unflatten(0, unlabeled.view_flip.shape)  # (V, B, K, h, w)
+    return denoise(heatmaps, unlabeled.view_matrix, unlabeled.view_flip, setting.method, setting.heatmap_sigma)
+
+
+def learn(student: nn.Module, labeled: LabeledBatch, unlabeled: UnlabeledBatch, label: PseudoLabel,
+          setting: Setting) -> tuple[Tensor, Tensor]:
+    """The two losses of one student [25-26], from one pass over labelled and strong views together."""
+    target: Target = move_to_view(
+        label, unlabeled.strong_matrix, unlabeled.strong_flip, setting.method, setting.heatmap_sigma
+    )
+    images = torch.cat([labeled.images, unlabeled.strong_images])
+    predicted = predict_heatmaps(student, images, setting.precision)
+    on_labeled, on_strong = predicted.split([len(labeled.images), len(unlabeled.strong_images)])
+    return (
+        heatmap_loss(on_labeled, labeled.heatmaps, labeled.weight),
+        heatmap_loss(on_strong, target.heatmaps, target.weight, target.mask),
+    )
+
+
+def add_up(losses: list[tuple[Tensor, Tensor]], labels: list[PseudoLabel], setting: Setting) -> Losses:
+    """The sum over students, and what the log says of their pseudo-labels."""
+    supervised_loss, consistency_loss = (torch.stack(parts).sum() for parts in zip(*losses, strict=True))
+    confidence = torch.stack([label.confidence for label in labels])
+    return {
+        "loss": supervised_loss + setting.method.consistency_weight * consistency_loss,
+        "supervised_loss": supervised_loss.detach(),
+        "consistency_loss": consistency_loss.detach(),
+        "kept": (confidence >= setting.method.confidence_threshold).float().mean(),
+        "peak": confidence.mean(),
+    }
+
+
+@contextmanager
+def pseudo_label_mode(network: nn.Module, batch_norm: str) -> Iterator[None]:
+    """`network` as it predicts pseudo-labels: with running statistics ('eval') or, as the peers do, with the
+    batch's ('batch'), which then do not enter the running ones. Restores the mode it came with."""
+    was_training = network.training
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    tracked = [norm.track_running_stats for norm in norms]
+    network.eval()
+    if batch_norm == "batch":
+        for norm in norms:
+            norm.train()
+            norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, track in zip(norms, tracked, strict=True):
+            norm.track_running_stats = track
+        network.train(was_training)
+
+
+@dataclass(frozen=True)
+class Framework:
+    step: Callable[..., Losses]
+    num_students: int
+    uses_pool: bool = True
+    uses_teacher: bool = False
+
+
+FRAMEWORKS = {
+    "supervised": Framework(supervised, num_students=1, uses_pool=False),
+    "consistency": Framework(consistency, num_students=1),
+    "teacher_student": Framework(teacher_student, num_students=1, uses_teacher=True),
+    "dual_student": Framework(dual_student, num_students=2),
+}

@@ -1,0 +1,287 @@
+"""The training loop: burn-in and runs, with exact resume, a log, and a stop when training diverges.
+
+Step n draws its data from streams named by n (batches.py), so a state of networks, optimiser and step is all
+that a resumed run needs to end with the bits of an uninterrupted one. States are written every
+`checkpoint_every` steps and on SIGTERM; a kill -9 loses the steps since the last of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.config import ArmConfig, Config, TrainingConfig, fingerprint
+from ssl_pose.crops import CropSet
+from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
+from ssl_pose.model import build_model, load_networks, save_networks
+from ssl_pose.provenance import describe_run, hash_code, write_json
+from ssl_pose.pseudo_label import update_ema
+from ssl_pose.seeding import stream_seed
+
+SECTIONS = ("data", "synthetic", "splits", "model", "views", "method", "training")  # that shape a run
+NUM_STUDENTS = 2
+
+
+class TrainingError(ValueError):
+    """A line for the user: which run stopped, at which step, and what to do."""
+
+
+@dataclass
+class Loop:
+    """What the loop changes: networks by role and number, and their optimiser."""
+
+    networks: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+    meter: Meter = field(default_factory=lambda: Meter())
+
+
+def burn_in(config: Config, seed: int, crops: CropSet, labeled: np.ndarray, output: Path, state: Path) -> None:
+    """Trains both students, which start differently, on the labelled persons; writes their weights to `output`.
+
+    `labeled` (N,) marks the persons whose labels may be seen. All arms of the seed start from this file.
+    """
+    device, pool, rows, _ = _prepare(config, crops, labeled)
+    students = [
+        build_model(config.model, seed=stream_seed(seed, "student", index)).to(device)
+        for index in range(NUM_STUDENTS)
+    ]
+    setting = Setting(config.method, config.model.heatmap_sigma, config.training.precision)
+
+    def step_losses(step: int) -> Losses:
+        return supervised(students, None, draw_labeled(pool, rows, config, seed, "burn_in", step), None, setting)
+
+    name = f"burn-in of seed {seed}"
+    loop = _open_loop({f"student{i}": student for i, student in enumerate(students)}, config.training)
+    key = _state_key(_config_hash(config, name), crops, labeled)
+    _optimise(loop, step_losses, None, config.training, config.training.burn_in_steps, _constant, state, key, name)
+    save_networks(output, students, config.model)
+
+
+def train_run(
+    config: Config, arm_name: str, seed: int, crops: CropSet, labeled: np.ndarray, start: Path,
+    model_path: Path, results: Path, state: Path,
+) -> dict[str, Any]:
+    """Trains one (arm, seed) from the burn-in's weights in `start`; returns the record that it writes.
+
+    Writes the students, for teacher_student the student and its teacher, to `model_path`, and `log.jsonl`
+    and `train.json` to the folder `results`. `state` is the folder of the resume state.
+    """
+    began = time.monotonic()
+    arm = config.arm(arm_name)
+    framework = FRAMEWORKS[arm.framework]
+    device, pool, rows, others = _prepare(config, crops, np.ones_like(labeled) if arm.labels == "all" else labeled)
+    students = load_networks(start, config.model, device)[: framework.num_students]
+    teacher = copy.deepcopy(students[0]).requires_grad_(False) if framework.uses_teacher else None
+    setting = Setting(arm, config.model.heatmap_sigma, config.training.precision)
+
+    def step_losses(step: int) -> Losses:
+        labeled_batch = draw_labeled(pool, rows, config, seed, "run", step)
+        unlabeled = draw_unlabeled(pool, others, arm.num_views, config, seed, step) if framework.uses_pool else None
+        return framework.step(students, teacher, labeled_batch, unlabeled, setting)
+
+    name = f"{arm_name}, seed {seed}"
+    loop = _open_loop({f"student{i}": student for i, student in enumerate(students)}, config.training)
+    if teacher is not None:
+        loop.networks["teacher"] = teacher
+    after_step = _ema_update(teacher, students[0], arm, config.training) if teacher is not None else None
+    config_hash = _config_hash(config, name, arm)
+    key = _state_key(config_hash, crops, labeled)
+    _optimise(loop, step_losses, after_step, config.training, config.training.steps, _cosine, state, key, name)
+    save_networks(model_path, list(loop.networks.values()), config.model)
+    record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began)
+    record |= {"arm": arm_name, "seed": seed, "steps": config.training.steps,
+               "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0}
+    write_log(results / "log.jsonl", loop.log)
+    write_json(results / "train.json", record)
+    return record
+
+
+def write_log(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes the training log as JSON lines, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(temporary, path)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; 'auto' is the GPU if there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("training.device is cuda but no GPU is usable here; set it to auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _prepare(config: Config, crops: CropSet, labeled: np.ndarray) -> tuple[torch.device, Pool, Tensor, Tensor]:
+    """Device, pool, and the rows of the labelled persons and of the unlabelled pool, on the device."""
+    device = choose_device(config.training.device)
+    if device.type == "cpu":
+        torch.set_num_threads(config.training.num_threads)
+    in_pool = ~labeled if config.splits.exclude_labeled else np.ones_like(labeled)
+    rows, others = (torch.from_numpy(np.flatnonzero(mask)).to(device) for mask in (labeled, in_pool))
+    return device, open_pool(crops, device), rows, others
+
+
+def _open_loop(students: dict[str, nn.Module], training: TrainingConfig) -> Loop:
+    for student in students.values():
+        student.train()
+        if training.channels_last:
+            student.to(memory_format=torch.channels_last)
+        if training.compile:
+            student.compile()
+    parameters = [parameter for student in students.values() for parameter in student.parameters()]
+    return Loop(dict(students), torch.optim.Adam(parameters, lr=training.learning_rate, fused=True))
+
+
+def _ema_update(teacher: nn.Module, student: nn.Module, arm: ArmConfig, training: TrainingConfig) -> Callable:
+    """After every step: the teacher follows the student with a horizon that is a share of the run."""
+    decay = math.exp(-1 / (arm.ema_horizon * training.steps)) if arm.ema_horizon else 0.0
+    return lambda: update_ema(teacher, student, decay)
+
+
+def _optimise(
+    loop: Loop, step_losses: Callable[[int], Losses], after_step: Callable[[], None] | None,
+    training: TrainingConfig, num_steps: int, schedule: Callable[[int, int, TrainingConfig], float],
+    state: Path, key: str, name: str,
+) -> None:
+    """Runs `loop` to `num_steps` from wherever its state stands; the loop never waits for the device but to log."""
+    _restore(loop, state, key)
+    with _stop_requested() as stop:
+        while loop.step < num_steps:
+            rate = schedule(loop.step, num_steps, training)
+            for group in loop.optimizer.param_groups:
+                group["lr"] = rate
+            losses = step_losses(loop.step)
+            loop.optimizer.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            loop.optimizer.step()
+            if after_step is not None:
+                after_step()
+            loop.step += 1
+            loop.meter.add(losses)
+            last = loop.step == num_steps
+            if loop.step % training.log_every == 0 or last:
+                loop.log.append(_log_row(loop, num_steps, rate, name))
+            if loop.step % training.checkpoint_every == 0 or last or stop:
+                loop.meter.check(name, loop.step, state)
+                _save_state(loop, state, key)
+            if stop and not last:
+                raise TrainingError(f"{name} stopped by SIGTERM at step {loop.step}; its state is saved, "
+                                    "run the same command again to continue")
+
+
+def _constant(step: int, num_steps: int, training: TrainingConfig) -> float:
+    return training.learning_rate
+
+
+def _cosine(step: int, num_steps: int, training: TrainingConfig) -> float:
+    """From learning_rate down to its share final_learning_rate along half a cosine."""
+    low, progress = training.final_learning_rate, step / num_steps
+    return training.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+class Meter:
+    """Sums of what steps report, kept on the device; reading them is the only time the loop waits for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.finite: Tensor | None = None  # false from the first loss on that is infinite or NaN
+
+    def add(self, losses: Losses) -> None:
+        finite = losses["loss"].detach().isfinite()
+        self.finite = finite if self.finite is None else self.finite & finite
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.count += 1
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading."""
+        means = torch.stack([value.float() for value in self.sums.values()]).div(self.count).tolist()
+        names, self.sums, self.count = list(self.sums), {}, 0
+        return dict(zip(names, means, strict=True))
+
+    def check(self, name: str, step: int, state: Path) -> None:
+        """Raises `TrainingError` if any loss so far was infinite or NaN."""
+        if self.finite is not None and not bool(self.finite):
+            raise TrainingError(
+                f"{name}: the loss became infinite or NaN by step {step}; the last good state is kept in "
+                f"{state}; lower training.learning_rate or method.consistency_weight"
+            )
+
+
+def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, float]:
+    """Means since the last row; every tenth of the run is also a line for people."""
+    step, means = loop.step, loop.meter.read()
+    row = {"step": step, **{key: round(value, 8) for key, value in means.items()}, "learning_rate": rate}
+    if step * 10 // num_steps > (step - 1) * 10 // num_steps or step == num_steps:
+        print(f"{name}: step {step} of {num_steps}, loss {row['loss']:.5f}", flush=True)
+    return row
+
+
+def _config_hash(config: Config, name: str, arm: ArmConfig | None = None) -> str:
+    """Hash of the numbers that shape a run."""
+    return fingerprint(name, arm, *(getattr(config, section) for section in SECTIONS))
+
+
+def _state_key(config_hash: str, crops: CropSet, labeled: np.ndarray) -> str:
+    """What a resume state must have been made with: numbers, data, labels and code."""
+    return fingerprint(config_hash, np.flatnonzero(labeled).tolist(), crops.content_sha256, hash_code())
+
+
+def _save_state(loop: Loop, state: Path, key: str) -> None:
+    state.mkdir(parents=True, exist_ok=True)
+    temporary = state / "state.pt.part"
+    content = {
+        "key": key, "step": loop.step, "log": loop.log, "optimizer": loop.optimizer.state_dict(),
+        "sums": loop.meter.sums, "count": loop.meter.count,
+        "networks": {role: network.state_dict() for role, network in loop.networks.items()},
+    }
+    torch.save(content, temporary)
+    os.replace(temporary, state / "state.pt")
+
+
+def _restore(loop: Loop, state: Path, key: str) -> None:
+    """Continues from the saved state if it was made with the same key; any other state is left to be replaced."""
+    try:
+        content = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
+    except (FileNotFoundError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return
+    if content["key"] != key:
+        return
+    for role, network in loop.networks.items():
+        network.load_state_dict(content["networks"][role])
+    loop.optimizer.load_state_dict(content["optimizer"])
+    loop.step, loop.log = content["step"], content["log"]
+    device = next(iter(loop.networks["student0"].parameters())).device
+    loop.meter.sums = {name: value.to(device) for name, value in content["sums"].items()}
+    loop.meter.count = content["count"]
+
+
+@contextmanager
+def _stop_requested() -> Iterator[list[bool]]:
+    """A list that becomes true once SIGTERM arrives, so that the loop can save its state and stop."""
+    requests: list[bool] = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: requests.append(True))
+    try:
+        yield requests
+    finally:
+        signal.signal(signal.SIGTERM, previous)
