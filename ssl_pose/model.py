@@ -58,6 +58,8 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList(conv_norm(fine + coarse, fine) for fine, coarse in reversed(pairs))
         self.head = nn.Conv2d(width, num_keypoints, 1)
+        nn.init.normal_(self.head.weight, std=0.001)  # starts from blank maps, as SimpleBaseline does
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         levels = [self.stem(images)]
@@ -139,7 +141,8 @@ def save_networks(path: Path, networks: Sequence[nn.Module], config: ModelConfig
         for index, network in enumerate(networks)
         for name, value in network.state_dict().items()
     }
-    metadata = {"model": json.dumps(asdict(config), sort_keys=True), "networks": str(len(networks))}
+    # One entry: safetensors writes several in no fixed order, and equal runs shall leave equal bytes.
+    metadata = {"model": json.dumps(asdict(config) | {"networks": len(networks)}, sort_keys=True)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     save_file(tensors, temporary, metadata)
@@ -156,20 +159,21 @@ def load_networks(path: Path, config: ModelConfig, device: torch.device | str = 
         raise CheckpointError(f"{path}: no such weights file; train the run first") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); train it again") from None
+    stored = json.loads(metadata.get("model", "{}"))
     return [
-        _load_network(path, index, tensors, metadata, config).to(device).eval()
-        for index in range(int(metadata.get("networks", 1)))
+        _load_network(path, index, tensors, stored, config).to(device).eval()
+        for index in range(stored.get("networks", 1))
     ]
 
 
-def _load_network(path: Path, index: int, tensors: dict, metadata: dict, config: ModelConfig) -> nn.Module:
+def _load_network(path: Path, index: int, tensors: dict, stored: dict, config: ModelConfig) -> nn.Module:
     network = build_model(ModelConfig(**{**asdict(config), "pretrained": "none"}))
     prefix = f"{index}."
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     try:
         network.load_state_dict(state)
     except RuntimeError:
-        found = json.loads(metadata.get("model", "{}")).get("architecture", "another architecture")
+        found = stored.get("architecture", "another architecture's")
         raise CheckpointError(
             f"{path} holds {found} weights that do not fit model.architecture {config.architecture}, width "
             f"{config.width}; use the params.yaml it was trained with, or train it again"

@@ -1,0 +1,80 @@
+"""Which persons are labelled: drawn by a hash, or the first ones; exported and read back as JSON.
+
+`hash` labels the n units whose sha256 of "<seed>:<id>" is smallest. It needs no file, is the same on every
+machine, and nests: the n smallest are among the m > n smallest. `first` is the published peer's rule: the
+first n of the file. A unit is an image with all its persons (then no photo is in both streams) or a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ssl_pose.coco import DataError
+from ssl_pose.crops import CropSet
+from ssl_pose.files import write_text
+
+PROTOCOL = "the label_count units of smallest sha256('<seed>:<id>') (hash), or the first of the file (first)"
+
+
+def split_labels(
+    image_id: np.ndarray,
+    annotation_id: np.ndarray,
+    label_count: int,
+    seed: int,
+    method: Literal["hash", "first"] = "hash",
+    unit: Literal["image", "person"] = "image",
+) -> np.ndarray:
+    """Labelled mask (N,) of N persons with ids (N,), `label_count` units; only `hash` uses the seed."""
+    ids = {"image": image_id, "person": annotation_id}[unit]
+    units = list(dict.fromkeys(ids.tolist()))  # in the order of the file
+    if label_count < 1:
+        raise DataError(f"splits.label_count must be at least 1, got {label_count}: none would be labelled")
+    if label_count > len(units):
+        raise DataError(f"splits.label_count is {label_count}, but there are only {len(units)} {unit}s; lower it "
+                        "or give more data")
+    if method == "hash":
+        units.sort(key=lambda identity: hashlib.sha256(f"{seed}:{identity}".encode()).digest())
+    elif method != "first":
+        raise DataError(f"splits.method must be hash or first, got {method!r}")
+    return np.isin(ids, units[:label_count])
+
+
+def write_split(
+    path: str | Path, crops: CropSet, labeled: np.ndarray,
+    *, label_count: int, seed: int, method: str, unit: str,
+) -> None:
+    """The split as JSON: how it was drawn, ids of the labelled persons and the annotation file's sha256."""
+    annotation_ids = crops.annotation_id[labeled]
+    split = {
+        "protocol": PROTOCOL, "method": method, "unit": unit, "label_count": label_count, "seed": seed,
+        "annotations_sha256": crops.annotations_sha256,
+        "image_ids": np.unique(crops.image_id[labeled]).tolist(), "annotation_ids": annotation_ids.tolist(),
+    }
+    write_text(json.dumps(split) + "\n", Path(path))
+
+
+def read_split(path: str | Path, crops: CropSet) -> np.ndarray:
+    """Labelled mask (N,) from a split's JSON; raises `DataError` where it was not made for these `crops`."""
+    path = Path(path)
+    try:
+        split = json.loads(path.read_bytes())
+        sha256, stated = split["annotations_sha256"], set(split["image_ids"])
+        annotation_ids = np.array(split["annotation_ids"], dtype=np.int64)
+    except FileNotFoundError:
+        raise DataError(f"no split file {path}; run the splits stage") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is truncated or no split ({error!r}); run the splits stage again") from None
+    if sha256 != crops.annotations_sha256:
+        raise DataError(f"{path} was made for other annotations (their sha256 differs); run the splits stage "
+                        "again")
+    missing = np.setdiff1d(annotation_ids, crops.annotation_id)
+    labeled = np.isin(crops.annotation_id, annotation_ids)
+    if len(missing) or not labeled.any() or set(crops.image_id[labeled].tolist()) != stated:
+        raise DataError(f"{path} does not fit the packed crops: {len(missing)} of its {len(annotation_ids)} "
+                        "persons are not among them, or image_ids differ; run the splits stage again")
+    return labeled

@@ -1,0 +1,89 @@
+"""The steps of the frameworks: who teaches whom, and where gradients go."""
+
+import typing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.config import Config, MethodConfig, load_config
+from ssl_pose.frameworks import FRAMEWORKS, Setting, learn, make_pseudo_label, pseudo_label_mode
+from ssl_pose.model import build_model
+from tests.fake_crops import INPUT_SIZE, make_crops
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    config = load_config(Path(__file__).parent.parent / "params.yaml")
+    training = replace(config.training, labeled_batch=4, unlabeled_batch=4)
+    model = replace(config.model, width=4)
+    return replace(config, data=replace(config.data, input_size=INPUT_SIZE), training=training, model=model)
+
+
+def students_of(config: Config, count: int = 2) -> list[nn.Module]:
+    return [build_model(config.model, seed=index).train() for index in range(count)]
+
+
+def batches_of(config: Config, num_views: int):
+    pool, rows = open_pool(make_crops(8), torch.device("cpu")), torch.arange(8)
+    return draw_labeled(pool, rows, config, 0, "test", 0), draw_unlabeled(pool, rows, num_views, config, 0, 0)
+
+
+def test_every_framework_of_the_configuration_has_a_step_and_no_other():
+    named = typing.get_args(typing.get_type_hints(MethodConfig)["framework"])
+    assert set(named) == set(FRAMEWORKS)
+
+
+@pytest.mark.parametrize("arm", load_config(Path(__file__).parent.parent / "params.yaml").arms)
+def test_every_arm_takes_a_finite_step_that_moves_its_students_alone(config: Config, arm: str):
+    method = config.arm(arm)
+    framework = FRAMEWORKS[method.framework]
+    students, teacher = students_of(config, framework.num_students), build_model(config.model, seed=9)
+    labeled, unlabeled = batches_of(config, method.num_views)
+    setting = Setting(method, config.model.heatmap_sigma, "fp32")
+    losses = framework.step(students, teacher, labeled, unlabeled, setting)
+    losses["loss"].backward()
+    assert losses["loss"].isfinite()
+    assert all(parameter.grad is not None for student in students for parameter in student.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_student_of_two_learns_from_the_other_and_no_gradient_reaches_the_one_that_labels(config: Config):
+    first, second = students_of(config)
+    labeled, unlabeled = batches_of(config, 0)
+    setting = Setting(config.arm("dual_student"), config.model.heatmap_sigma, "fp32")
+    label = make_pseudo_label(second, unlabeled, setting)
+    assert not label.heatmaps.requires_grad
+    _, consistency = learn(first, labeled, unlabeled, label, setting)
+    consistency.backward()
+    assert all(parameter.grad is None for parameter in second.parameters())
+
+
+def test_the_dual_step_is_the_sum_of_what_each_learns_from_the_other(config: Config):
+    students, method = students_of(config), config.arm("dual_student")
+    labeled, unlabeled = batches_of(config, 0)
+    setting = Setting(method, config.model.heatmap_sigma, "fp32")
+    losses = FRAMEWORKS["dual_student"].step(students, None, labeled, unlabeled, setting)
+    fresh = students_of(config)  # the step moved the running statistics of batch norm
+    labels = [make_pseudo_label(student, unlabeled, setting) for student in fresh]
+    parts = [learn(student, labeled, unlabeled, label, setting)
+             for student, label in zip(fresh, reversed(labels), strict=True)]
+    expected = sum(supervised + method.consistency_weight * consistency for supervised, consistency in parts)
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+@pytest.mark.parametrize("batch_norm", ["eval", "batch"])
+def test_pseudo_label_passes_leave_running_statistics_and_mode_alone(config: Config, batch_norm: str):
+    network = students_of(config, 1)[0]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images = torch.rand(4, 3, *INPUT_SIZE)
+    with pseudo_label_mode(network, batch_norm), torch.no_grad():
+        predicted = network(images)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        matching = network.eval()(images) if batch_norm == "eval" else network.train()(images)
+    torch.testing.assert_close(predicted, matching)
