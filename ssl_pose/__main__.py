@@ -1,0 +1,91 @@
+"""The command line: python -m ssl_pose {repro,report,notebook,code,source}. dvc.yaml and the Makefile call it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from ssl_pose.workspace import PIPELINE, REPOSITORY, SCRATCH
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; an error of ours becomes one line on stderr and exit status 1."""
+    given = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped run stops its stages, as Ctrl-C does
+    try:
+        given.command(given)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ssl_pose", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    repro = commands.add_parser("repro", help="bring every result of a profile up to date")
+    repro.set_defaults(command=run_repro)
+    repro.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
+    report = commands.add_parser("report", help="delete tables, figures and report; rebuild them from git")
+    report.set_defaults(command=run_report)
+    for command in (repro, report):
+        command.add_argument("--profile", default="default", help="default, or a folder of profiles/")
+        command.add_argument("--jobs", type=int, default=0, help="stages side by side (0: as many as fit)")
+
+    notebook = commands.add_parser("notebook", help="execute one notebook")
+    notebook.set_defaults(command=run_one_notebook)
+    notebook.add_argument("name", help="file name in notebooks/, without .ipynb")
+    notebook.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    notebook.add_argument("-o", "--output", type=Path, help="executed notebook (default: in scratch/)")
+    notebook.add_argument("--pipeline", action="store_true", help="use the params.yaml of the current folder")
+
+    code = commands.add_parser("code", help="write work/code/<notebook>.py, which the stages depend on")
+    code.set_defaults(command=write_code)
+    source = commands.add_parser("source", help="write work/source.json, the content hash of the photos")
+    source.set_defaults(command=write_source)
+    return parser
+
+
+def run_repro(given: argparse.Namespace) -> None:
+    from ssl_pose.pipeline import open_profile, reproduce
+
+    reproduce(open_profile(given.profile), data=given.data, jobs=given.jobs)
+
+
+def run_report(given: argparse.Namespace) -> None:
+    from ssl_pose.pipeline import open_profile, rebuild_report
+
+    rebuild_report(open_profile(given.profile), jobs=given.jobs)
+
+
+def run_one_notebook(given: argparse.Namespace) -> None:
+    sys.modules["rfc3987_syntax"] = None  # jsonschema would build its check of URLs: 0.7 s, and unused here
+    from ssl_pose.notebook import run_notebook
+
+    parameters = dict(given.parameter)
+    if given.pipeline:
+        parameters |= {"params_file": "params.yaml", "workspace": PIPELINE}
+    output = given.output or REPOSITORY / SCRATCH / "notebooks" / f"{given.name}.ipynb"
+    run_notebook(given.name, parameters, output)
+
+
+def write_code(given: argparse.Namespace) -> None:
+    from ssl_pose.projection import write_projections
+
+    write_projections(REPOSITORY / "notebooks", REPOSITORY / "ssl_pose", Path("work", "code"))
+
+
+def write_source(given: argparse.Namespace) -> None:
+    from ssl_pose.pipeline import record_source
+
+    record_source(Path(PIPELINE))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Predictions of a trained run on held-out persons, its headline scores, and the examples that figures show.
+
+Every network of the run predicts, and so does the mean of two networks' heatmaps, numbered 2. Keypoints are in
+canvas px. The headline of a run is that of the networks that make its labels: the mean over two students, the
+EMA teacher of a teacher-student run, or the only network.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ssl_pose.augment import identity_views, render_views
+from ssl_pose.batches import Pool, open_pool
+from ssl_pose.config import ArmConfig, Config
+from ssl_pose.crops import CropSet, canvas_to_reference
+from ssl_pose.files import write_bytes
+from ssl_pose.geometry import (
+    about,
+    invert_affine,
+    reflection,
+    to_heatmap_matrix,
+    transform_points,
+    view_center,
+    warp_heatmaps,
+    warp_images,
+)
+from ssl_pose.heatmap import decode_heatmaps, heatmap_to_image_points
+from ssl_pose.metrics import oks
+from ssl_pose.model import load_networks, predict_heatmaps
+from ssl_pose.predictions import Predictions, dequantize, quantize
+from ssl_pose.pseudo_label import ensemble_heatmaps
+from ssl_pose.pseudo_quality import PoolSample, draw_pool_views, take_views, view_heatmaps
+from ssl_pose.scoring import HEADLINE_THRESHOLD
+from ssl_pose.training import choose_device
+
+MEAN_OF_NETWORKS = 2  # its number among the networks of a run
+FIGURE_1_JOINT = 16  # the right ankle
+MIN_ANNOTATED = 9  # keypoints of a person shown as best or worst, where there are such persons
+Networks = Sequence[nn.Module]
+
+
+def load_run(path: Path, config: Config) -> list[nn.Module]:
+    """The networks of a run in eval mode, on the device and with the threads that the profile names."""
+    device = choose_device(config.training.device)
+    if device.type == "cpu":
+        torch.set_num_threads(config.training.num_threads)
+    return load_networks(path, config.model, device)
+
+
+def label_networks(framework: str) -> tuple[int, ...]:
+    """Numbers of the networks that make the pseudo-labels of a run, and are reported."""
+    return {"dual_student": (0, 1), "teacher_student": (1,)}.get(framework, (0,))
+
+
+@torch.no_grad()
+def predict_keypoints(networks: Networks, crops: CropSet, config: Config) -> list[Predictions]:
+    """Predictions of each network, and of the mean of their heatmaps if there are two, for N persons."""
+    pool = open_pool(crops, next(networks[0].parameters()).device)
+    parts = []
+    for rows in torch.arange(len(crops), device=pool.device).split(config.evaluation.batch_size):
+        images = reference_images(pool, rows, config)
+        heatmaps = [predict_reference(network, images, config) for network in networks]
+        heatmaps += [torch.stack(heatmaps).mean(0)] if len(networks) > 1 else []
+        parts.append([_decode(maps, pool, config) for maps in heatmaps])
+    return [_join(number, columns) for number, columns in enumerate(zip(*parts, strict=True))]
+
+
+def reference_images(pool: Pool, rows: Tensor, config: Config) -> Tensor:
+    """Un-augmented network inputs (B, 3, H, W) of the crops at `rows` (B,)."""
+    views = identity_views(len(rows), pool.device)
+    images = render_views(pool.gather(rows), views, pool.to_reference, config.data.input_size, pool.mean_color)
+    return images.contiguous(memory_format=torch.channels_last) if config.training.channels_last else images
+
+
+def predict_reference(network: nn.Module, images: Tensor, config: Config) -> Tensor:
+    """Heatmaps (B, K, h, w) of images (B, 3, H, W), with `flip_test` averaged with those of their mirror images.
+
+    The mirror is undone by its matrix, which is exact in both heatmap alignments; a flip of the array is so in
+    one only.
+    """
+    heatmaps = predict_heatmaps(network, images, config.training.precision)
+    if not config.evaluation.flip_test:
+        return heatmaps
+    flip = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    mirror = about(reflection(flip), view_center(tuple(images.shape[-2:]), images.device))
+    matrix = to_heatmap_matrix(mirror, config.model.heatmap_stride, config.model.heatmap_alignment)
+    mirrored = predict_heatmaps(network, images.flip(-1), config.training.precision)
+    return (heatmaps + warp_heatmaps(mirrored, matrix, tuple(heatmaps.shape[-2:]), flip)) / 2
+
+
+def headline(networks: dict[str, dict], framework: str) -> dict[str, float | None]:
+    """AP, AR and PCK of a run: means over its label networks; AP_ensemble of the mean heatmaps, or None."""
+    reported = [networks[str(number)] for number in label_networks(framework)]
+    both = networks.get(str(MEAN_OF_NETWORKS))
+    return {
+        "AP": _mean([scores["AP"] for scores in reported]),
+        "AR": _mean([scores["AR"] for scores in reported]),
+        "pck": _mean([scores["pck"][str(HEADLINE_THRESHOLD)] for scores in reported]),
+        "AP_ensemble": both["AP"] if both else None,
+    }
+
+
+def validation_examples(crops: CropSet, predictions: Predictions, count: int) -> dict[str, NDArray]:
+    """The half of `count` persons with the highest OKS and the half with the lowest, best first.
+
+    Crops are (E, H, W, 3) uint8 in the reference frame, keypoints (E, K, 2) reference px.
+    """
+    predicted = dequantize(predictions.keypoints)
+    zoom = crops.crop_matrix[:, 0, 0]
+    similarity = oks(predicted, crops.keypoints, crops.visibility, crops.area * zoom**2)
+    annotated = (crops.visibility > 0).sum(1)
+    shown = np.flatnonzero(annotated >= min(MIN_ANNOTATED, annotated.max(initial=0)))
+    order = shown[np.argsort(-similarity[shown], kind="stable")]
+    num_worst = min(count, len(order)) // 2
+    rows = np.concatenate([order[: min(count, len(order)) - num_worst], order[len(order) - num_worst :]])
+    offset = canvas_to_reference(crops.canvas_size, crops.input_size)[:2, 2].numpy()
+    return {
+        "crops": _reference_pixels(crops, rows),
+        "persons": rows,
+        "true_keypoints": crops.keypoints[rows] + offset,
+        "predicted_keypoints": (predicted[rows] + offset).astype(np.float32),
+        "visibility": crops.visibility[rows],
+        "oks": similarity[rows],
+    }
+
+
+@torch.no_grad()
+def pool_examples(
+    network: nn.Module, crops: CropSet, sample: PoolSample, config: Config, arm: ArmConfig, seed: int, count: int
+) -> dict[str, NDArray]:
+    """The first `count` persons of the sample with an annotated right ankle, and `network`'s heatmaps of it.
+
+    Images (P, H, W, 3) uint8; single views (P, V, h, w), average and maximum (P, h, w) float16 in the reference
+    frame; the hidden label (P, 2) in cells.
+    """
+    shown = np.flatnonzero(sample.visibility[:, FIGURE_1_JOINT])[:count]
+    views = take_views(draw_pool_views(config, len(sample.person), seed), torch.from_numpy(shown))
+    pool = open_pool(crops, next(network.parameters()).device)
+    rows = sample.person[shown]
+    aligned, valid = view_heatmaps(network, pool, rows, views, config, arm)
+    aligned = aligned[:, :, FIGURE_1_JOINT : FIGURE_1_JOINT + 1]  # (V, P, 1, h, w)
+    stored = {mode: ensemble_heatmaps(aligned, valid, mode)[:, 0] for mode in ("average", "maximum")}
+    stored["single_views"] = (aligned * valid)[:, :, 0].transpose(0, 1)
+    return {
+        "pseudo_images": _reference_pixels(crops, rows),
+        **{name: maps.cpu().numpy().astype(np.float16) for name, maps in stored.items()},
+        "true_pseudo_keypoint": dequantize(sample.keypoints[shown, FIGURE_1_JOINT]).astype(np.float32),
+    }
+
+
+def write_examples(path: Path, arrays: dict[str, NDArray]) -> None:
+    """Writes arrays by name to `path`, an .npz file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(buffer.getvalue(), path)
+
+
+def _decode(heatmaps: Tensor, pool: Pool, config: Config) -> tuple[NDArray, NDArray]:
+    """Keypoints (B, K, 2) in q64 canvas px and confidences (B, K) in float16 of heatmaps (B, K, h, w)."""
+    model = config.model
+    cells, confidence = decode_heatmaps(heatmaps, config.evaluation.decoder, model.heatmap_sigma)
+    points = heatmap_to_image_points(cells, model.heatmap_stride, model.heatmap_alignment)
+    to_canvas = invert_affine(pool.to_reference[None]).expand(len(points), 3, 3)
+    confidence = confidence.nan_to_num(nan=0.0).cpu().numpy().astype(np.float16)
+    return quantize(transform_points(to_canvas, points).cpu().numpy()), confidence
+
+
+def _join(number: int, columns: Sequence[tuple[NDArray, NDArray]]) -> Predictions:
+    keypoints, confidence = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return Predictions(number, keypoints, confidence, confidence.mean(1, dtype=np.float32))
+
+
+def _reference_pixels(crops: CropSet, rows: NDArray) -> NDArray[np.uint8]:
+    """The un-augmented inputs (B, H, W, 3) of the crops at `rows`, as stored pixels."""
+    pixels = torch.from_numpy(np.ascontiguousarray(crops.crops[rows])).permute(0, 3, 1, 2)
+    matrix = canvas_to_reference(crops.canvas_size, crops.input_size).expand(len(rows), 3, 3)
+    images = warp_images(pixels, matrix, crops.input_size)
+    return images.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

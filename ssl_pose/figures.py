@@ -1,0 +1,226 @@
+"""Charts: tables in, a matplotlib Figure out; nothing is read or computed here.
+
+Colours are seaborn's colour-blind palette, and colour never carries meaning alone (markers, line styles and
+labels repeat it). No pyplot, no global state. `save_figure` writes the same bytes for the same figure: no
+date and no version in the file. Accuracies are percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssl_pose.files import write_bytes
+from ssl_pose.results import MODES
+
+PALETTE = sns.color_palette("colorblind", 10)
+BLUE, ORANGE, GREEN, RED = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]
+GREY = (0.35, 0.35, 0.35)
+MARKERS = "osD^vPX*<>"
+DPI = 150
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a PNG whose bytes depend on the drawing alone."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return write_bytes(buffer.getvalue(), path)
+
+
+def draw_scores(scores: pd.DataFrame, paper: Mapping[str, float] | None = None) -> Figure:
+    """A row an arm: the AP of each seed, their mean and standard deviation; beside it the paper's mAP."""
+    titles = scores.drop_duplicates("arm").set_index("arm").title
+    figure = Figure(figsize=(7.2, 0.9 + 0.36 * len(titles)), layout="constrained")
+    panels = figure.subplots(1, 2 if paper else 1, sharey=True, squeeze=False)[0]
+    for row, arm in enumerate(titles.index):
+        values = scores.AP[scores.arm == arm].to_numpy(float)
+        panels[0].plot(values, np.full(len(values), row), "o", color=BLUE, alpha=0.45, markersize=5)
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        panels[0].errorbar(values.mean(), row, xerr=spread, fmt="D", color=GREY, capsize=4, markersize=6)
+        if paper and arm in paper:
+            panels[1].plot(paper[arm], row, "s", color=ORANGE, markersize=8)
+    panels[0].set(yticks=range(len(titles)), yticklabels=titles, xlabel="ours: AP, % (dots: seeds)")
+    panels[0].set_ylim(len(titles) - 0.5, -0.5)
+    if paper:
+        panels[1].set(xlabel="paper: mAP, % (COCO, 1K labels)")
+    return _finish(figure, "x")
+
+
+def draw_claims(claims: pd.DataFrame) -> Figure:
+    """A row a claim: effect and interval (circles), the paper's effect (squares), plus or minus delta (bars).
+
+    All in percent of the headroom; delta is half of the paper's effect, so the square stands at twice delta.
+    """
+    figure = Figure(figsize=(8.0, 1.2 + 0.55 * len(claims)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, linewidth=1)
+    for row, claim in enumerate(claims.itertuples()):
+        if pd.notna(claim.delta):
+            axes.barh(row, 2 * claim.delta, 0.7, left=-claim.delta, color="0.88", zorder=0,
+                      label=_once("within plus or minus delta: absent", axes))
+        if pd.notna(claim.paper):
+            axes.plot(2 * claim.delta, row, "s", color=ORANGE, markersize=7, label=_once("paper", axes))
+        if pd.notna(claim.effect):
+            axes.plot(claim.effect, row, "o", color=BLUE, markersize=7, label=_once("ours", axes))
+        if isinstance(claim.interval, list | tuple):
+            axes.plot(claim.interval, [row, row], color=BLUE, linewidth=2)
+    labels = [f"{claim.title.replace(' (', chr(10) + '(')}\n{claim.verdict}" for claim in claims.itertuples()]
+    axes.set_yticks(range(len(claims)), labels, fontsize=8.5)
+    axes.set(xlabel="effect, % of the headroom", ylim=(len(claims) - 0.4, -0.6))
+    _shared_legend(figure, columns=3)
+    return _finish(figure, "x")
+
+
+def draw_ensembles(quality: pd.DataFrame, titles: Mapping[str, str], readings: Mapping[str, str],
+                   paper: Mapping[str, float]) -> Figure:
+    """A panel a reading of the PCK: none, average, maximum on each arm's networks, mean and std over seeds."""
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    panels = figure.subplots(1, len(readings), squeeze=False)[0]
+    for panel, (column, reading) in zip(panels, readings.items(), strict=True):
+        for place, arm in enumerate(titles):
+            rows = quality[quality.arm == arm].groupby("mode")[column]
+            mean, std = rows.mean().reindex(MODES), rows.std().reindex(MODES).fillna(0.0)
+            x = np.arange(len(MODES)) + 0.05 * (place - (len(titles) - 1) / 2)
+            panel.errorbar(x, mean, std, color=PALETTE[place % 10], marker=MARKERS[place % 10], capsize=3,
+                           label=titles[arm])
+        panel.plot([paper[mode] for mode in MODES], "--", color=GREY, label="paper (Table 1)")
+        panel.set(xticks=range(len(MODES)), xticklabels=MODES, ylabel="PCK@0.2 of pseudo-heatmaps, %")
+        panel.set_title(reading, fontsize=9.5)
+    _shared_legend(figure)
+    return _finish(figure, "y")
+
+
+def draw_coverage(curves: pd.DataFrame, titles: Mapping[str, str], confidence_threshold: float) -> Figure:
+    """A panel an ensemble mode: precision of the kept joints over the share kept; the ring is tau."""
+    modes = list(dict.fromkeys(curves["mode"]))
+    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
+    for panel, mode in zip(panels, modes, strict=True):
+        for place, arm in enumerate(titles):
+            rows = curves[(curves["mode"] == mode) & (curves.arm == arm)]
+            line = rows.groupby("threshold")[["coverage", "precision"]].mean().dropna()
+            panel.plot(line.coverage, line.precision, color=PALETTE[place % 10], label=titles[arm],
+                       marker=MARKERS[place % 10], markersize=3.5)
+            at = line[np.isclose(line.index, confidence_threshold)]
+            panel.plot(at.coverage, at.precision, "o", markersize=12, fillstyle="none", color=GREY)
+        panel.set(xlabel="kept, %", ylabel="of these correct, %" if panel is panels[0] else "")
+        panel.set_title("single view" if mode == "none" else f"{mode} of views", fontsize=10)
+    _shared_legend(figure)
+    return _finish(figure, "both")
+
+
+def draw_training(logs: pd.DataFrame, titles: Mapping[str, str], columns: Mapping[str, str]) -> Figure:
+    """A panel a column of the training logs (name: label), a line an arm: mean over seeds, band: min to max."""
+    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for panel, (column, label) in zip(panels, columns.items(), strict=True):
+        for place, arm in enumerate(titles):
+            steps = logs[logs.arm == arm].astype({column: float}).groupby("step")[column]
+            mean, low, high = steps.mean(), steps.min(), steps.max()
+            panel.plot(mean.index, mean, color=PALETTE[place % 10], marker=MARKERS[place % 10], markersize=3.5,
+                       label=titles[arm])
+            panel.fill_between(mean.index, low, high, color=PALETTE[place % 10], alpha=0.15, linewidth=0)
+        panel.set(xlabel="training step", ylabel=label)
+    _shared_legend(figure)
+    return _finish(figure, "y")
+
+
+def draw_selection(selection: pd.DataFrame, margin: float) -> Figure:
+    """Over the margin Delta: how often each student keeps its own map, and the PCK of chosen and rejected."""
+    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    shares, accuracy = figure.subplots(1, 2)
+    by_margin = selection.groupby("margin")
+    _lines(shares, by_margin, {"own_0": "student 1 keeps its own", "own_1": "student 2 keeps its own"})
+    _lines(accuracy, by_margin, {"pck_chosen": "the more certain map", "pck_rejected": "the other map",
+                                 "pck_targets": "all targets, with selection", "pck_dual": "all, without"})
+    shares.set(xlabel="margin Delta", ylabel="share of joints, %", ylim=(0, None))
+    accuracy.set(xlabel="margin Delta", ylabel="PCK@0.2, %")
+    for panel in (shares, accuracy):
+        panel.axvline(margin, color=GREY, linestyle=":")
+        _legend_below(panel)
+    return _finish(figure, "y")
+
+
+def draw_uncertainty(bins: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Share of wrong peaks over mean uncertainty, in bins of equally many joints; a line an arm."""
+    figure = Figure(figsize=(6.8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for place, arm in enumerate(titles):
+        line = bins[bins.arm == arm].groupby("bin")[["uncertainty", "wrong"]].mean()
+        axes.plot(line.uncertainty, line.wrong, color=PALETTE[place % 10], marker=MARKERS[place % 10],
+                  label=titles[arm])
+    axes.set(xlabel="uncertainty u (largest standard deviation over views)", ylabel="wrong peaks, %", ylim=(0, 100))
+    _shared_legend(figure)
+    return _finish(figure, "y")
+
+
+def draw_statistics(summary: Mapping[str, Mapping]) -> Figure:
+    """Labels per joint, height of people and people per photo, from data/summary.json: train bars, val lines."""
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    joints, heights, photos = figure.subplots(1, 3, width_ratios=(1.5, 1, 0.8))
+    counts = np.array(list(summary["train"]["visibility"].values()), float)
+    shares, names = 100 * counts / counts.sum(1, keepdims=True), list(summary["train"]["visibility"])
+    left = np.zeros(len(names))
+    for value, label, color in ((2, "seen", BLUE), (1, "hidden", ORANGE), (0, "not labelled", "0.85")):
+        joints.barh([name.replace("_", " ") for name in names], shares[:, value], left=left, label=label, color=color)
+        left += shares[:, value]
+    joints.invert_yaxis()
+    joints.tick_params(axis="y", labelsize=8)
+    joints.set(xlabel="share of people, %", xlim=(0, 100))
+    _legend_below(joints)
+    edges = [str(edge) for edge in summary["train"]["box_height_edges"][:-1]]
+    _draw_shares(heights, summary, "box_height", edges, "height of a person from, px")
+    most = max(len(summary[split]["persons_per_photo"]) for split in ("train", "val"))
+    _draw_shares(photos, summary, "persons_per_photo", [str(count) for count in range(most)], "people per photo")
+    _legend_below(heights)
+    return _finish(figure, "x")
+
+
+def _draw_shares(panel: Axes, summary: Mapping[str, Mapping], name: str, labels: Sequence[str], title: str) -> None:
+    """Histograms of both splits, from their first to their last bin that is not empty."""
+    counts = {split: np.array(summary[split][name] + [0] * (len(labels) - len(summary[split][name])), float)
+              for split in ("train", "val")}
+    used = np.flatnonzero(sum(counts.values()))
+    bins = slice(used[0], used[-1] + 1)
+    shares = {split: 100 * count[bins] / count.sum() for split, count in counts.items()}
+    panel.bar(labels[bins], shares["train"], color=BLUE, label="train")
+    panel.plot(labels[bins], shares["val"], color=ORANGE, marker="o", label="val")
+    panel.set(xlabel=title, ylabel="share, %")
+    panel.tick_params(axis="x", labelrotation=90 if len(shares["train"]) > 7 else 0)
+
+
+def _lines(panel: Axes, groups: pd.core.groupby.DataFrameGroupBy, columns: Mapping[str, str]) -> None:
+    for place, (column, label) in enumerate(columns.items()):
+        mean = groups[column].mean()
+        panel.plot(mean.index, mean, color=PALETTE[place], marker=MARKERS[place], label=label)
+
+
+def _once(label: str, axes: Axes) -> str:
+    """The label at its first use, then none: a legend has one entry a kind."""
+    return "" if label in axes.get_legend_handles_labels()[1] else label
+
+
+def _shared_legend(figure: Figure, columns: int = 2) -> None:
+    """One legend for all panels, below them."""
+    entries = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False)
+
+
+def _legend_below(axes: Axes) -> None:
+    """A panel's own legend under it, where no line can run through it."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8.5, frameon=False)
+
+
+def _finish(figure: Figure, grid: str) -> Figure:
+    for axes in figure.axes:
+        axes.grid(True, axis=grid, color="0.9", zorder=0)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,132 @@
+"""How good pseudo-labels are, recomputed from the table of `results.load_pseudo_labels`; NumPy and pandas only.
+
+A joint is correct if its peak lies within PCK_THRESHOLD of the person's reference length from the hidden
+label. Only labelled joints are in the table. Both label networks of a run are pooled: they predict the same
+joints, so that a share over both is the mean of the two. Shares are in percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ssl_pose.results import MODES
+
+PCK_THRESHOLD = 0.2  # of the reference length; the paper does not state its own
+RUN = ["arm", "seed"]
+
+
+def is_correct(labels: pd.DataFrame, mode: str) -> pd.Series:
+    return labels[f"error_{mode}"] <= PCK_THRESHOLD
+
+
+def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFrame:
+    """Table 1 from the raw table: one row a (run, mode) with both readings of the PCK.
+
+    `pck` counts the arg-max of every joint. `pck_above_threshold` counts a joint under the threshold as
+    wrong; a maximum only raises peaks, so this reading favours it by construction. `kept` is the share of
+    joints at or above the threshold.
+    """
+    rows = []
+    for (arm, seed), run in labels.groupby(RUN, sort=False):
+        for mode in MODES:
+            correct, kept = is_correct(run, mode), run[f"confidence_{mode}"] >= confidence_threshold
+            shares = {"pck": correct, "pck_above_threshold": correct & kept, "kept": kept}
+            rows.append({"arm": arm, "seed": seed, "mode": mode} | _percent(shares))
+    return pd.DataFrame(rows)
+
+
+def before_and_after(labels: pd.DataFrame, mode: str, confidence_threshold: float) -> pd.DataFrame:
+    """What thresholding does to the labels of each run: the PCK of all, of the kept and of the dropped.
+
+    Refinement redraws a kept joint at its arg-max and so leaves its error as it is.
+    """
+    rows = []
+    for (arm, seed), run in labels.groupby(RUN, sort=False):
+        correct, kept = is_correct(run, mode), run[f"confidence_{mode}"] >= confidence_threshold
+        shares = {"kept": kept, "pck_all": correct, "pck_kept": correct[kept], "pck_dropped": correct[~kept]}
+        rows.append({"arm": arm, "seed": seed} | _percent(shares))
+    return pd.DataFrame(rows)
+
+
+def coverage_and_precision(labels: pd.DataFrame, mode: str, thresholds: Sequence[float]) -> pd.DataFrame:
+    """One row a (run, threshold): the share of joints kept, and the share of these that are correct."""
+    rows = []
+    for (arm, seed), run in labels.groupby(RUN, sort=False):
+        correct, confidence = is_correct(run, mode), run[f"confidence_{mode}"]
+        for threshold in thresholds:
+            kept = confidence >= threshold
+            shares = _percent({"coverage": kept, "precision": correct[kept]})
+            rows.append({"arm": arm, "seed": seed, "mode": mode, "threshold": float(threshold)} | shares)
+    return pd.DataFrame(rows)
+
+
+def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float],
+                        guard_threshold: float = 0.0) -> pd.DataFrame:
+    """One row a (run of two students, margin Delta): lines 23-24 of Algorithm 1 replayed (`cross`).
+
+    `own_0`, `own_1`: how often a student's target is its own map, being the more certain by Delta. Where
+    either is, the joint is decided: both students learn from the more certain map (`pck_chosen`) and not from
+    the other (`pck_rejected`); `chosen_closer` is how often the chosen peak is strictly closer to the label,
+    among the decided joints on which the two errors differ. Elsewhere each learns from the other, as plain
+    dual students do everywhere. `pck_targets` and `pck_dual` are the PCK of all targets with and without
+    selection. A peak under `guard_threshold` counts as wholly uncertain.
+    """
+    pairs = student_pairs(labels, mode, guard_threshold)
+    return pd.DataFrame(
+        {"arm": arm, "seed": seed, "margin": float(margin)} | _selection(run, float(margin))
+        for (arm, seed), run in pairs.groupby(RUN, sort=False)
+        for margin in margins
+    )
+
+
+def student_pairs(labels: pd.DataFrame, mode: str, guard_threshold: float = 0.0) -> pd.DataFrame:
+    """One row a joint of a run with two students: error_n and uncertainty_n of the students n = 0 and 1."""
+    blank = labels[f"confidence_{mode}"] < guard_threshold
+    values = labels[[*RUN, "network", "person", "joint"]].assign(
+        error=labels[f"error_{mode}"], uncertainty=labels.uncertainty.mask(blank, np.inf)
+    )
+    students = [values[values.network == network].drop(columns="network") for network in (0, 1)]
+    return students[0].merge(students[1], on=[*RUN, "person", "joint"], suffixes=("_0", "_1"))
+
+
+def rank_correlation(labels: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """One row a run: Spearman's correlation of a joint's uncertainty with the error of its peak."""
+    rows = []
+    for (arm, seed), run in labels.groupby(RUN, sort=False):
+        known = run[np.isfinite(run.uncertainty)]
+        varied = known.uncertainty.nunique() > 1 and known[f"error_{mode}"].nunique() > 1
+        pair = (known.uncertainty, known[f"error_{mode}"])
+        rho = float(stats.spearmanr(*pair).statistic) if varied else np.nan
+        rows.append({"arm": arm, "seed": seed, "rank_correlation": rho, "joints": len(known)})
+    return pd.DataFrame(rows)
+
+
+def error_by_uncertainty(labels: pd.DataFrame, mode: str, num_bins: int = 8) -> pd.DataFrame:
+    """One row a (run, bin of equally many joints): mean uncertainty, and the share of wrong peaks."""
+    known = labels[np.isfinite(labels.uncertainty)].assign(wrong=100.0 * ~is_correct(labels, mode))
+    rank = known.groupby(RUN, sort=False).uncertainty.rank(method="first", pct=True)
+    known = known.assign(bin=np.ceil(rank * num_bins).astype(int))
+    return known.groupby([*RUN, "bin"], sort=False)[["uncertainty", "wrong"]].mean().reset_index()
+
+
+def _selection(run: pd.DataFrame, margin: float) -> dict[str, float]:
+    errors, uncertainty = (run[[f"{name}_0", f"{name}_1"]].to_numpy() for name in ("error", "uncertainty"))
+    own = uncertainty + margin < uncertainty[:, ::-1]  # (N, 2)
+    decided, correct = own.any(1), errors <= PCK_THRESHOLD
+    chosen, rejected = errors[own], errors[:, ::-1][own]  # one of each per decided joint
+    targets = np.where(decided, (correct & own).any(1), correct.mean(1))
+    return _percent({
+        "own_0": own[:, 0], "own_1": own[:, 1],
+        "pck_chosen": chosen <= PCK_THRESHOLD, "pck_rejected": rejected <= PCK_THRESHOLD,
+        "chosen_closer": (chosen < rejected)[chosen != rejected],
+        "pck_targets": targets, "pck_dual": correct.mean(1),
+    })
+
+
+def _percent(shares: dict[str, Sequence]) -> dict[str, float]:
+    """Means in percent; the share of nothing is NaN."""
+    return {name: 100.0 * float(np.mean(values)) if len(values) else np.nan for name, values in shares.items()}

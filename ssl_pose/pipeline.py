@@ -1,0 +1,162 @@
+"""[I/O] The driver behind `make repro` and `make report`: DVC decides what is stale, this runs it side by side.
+
+DVC runs stages one after another. Here each stale stage is a `dvc repro -s <stage>` of its own, started as soon
+as the stages that it depends on are done, as many at a time as there are cores for. What is stale, in which order
+and with which locks stays DVC's business; a plain `dvc repro` in the same folder does the same work serially.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_pose.config import Config, load_config
+from ssl_pose.files import write_json
+from ssl_pose.scheduling import PipelineError, fitting_jobs, run_side_by_side
+from ssl_pose.workspace import REPOSITORY
+
+REBUILT = ("tables", "figures", "notebooks", "claims.json", "report.html")  # in results/<profile>, by analyses
+EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc dag --dot`
+
+
+@dataclass(frozen=True)
+class Profile:
+    folder: Path
+    config: Config
+
+
+def open_profile(name: str) -> Profile:
+    """The profile `default` (the root folder) or one of profiles/."""
+    folders = {"default": REPOSITORY} | {path.parent.name: path.parent
+                                         for path in sorted(REPOSITORY.glob("profiles/*/params.yaml"))}
+    if name not in folders:
+        raise PipelineError(f"unknown profile {name!r}; there are: {', '.join(folders)}")
+    return Profile(folders[name], load_config(folders[name] / "params.yaml"))
+
+
+def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
+    """Runs every stage of the profile that is not up to date."""
+    with workspace_lock(profile.folder):
+        if profile.config.data.source == "coco":
+            link_coco(profile.folder, data)
+            run_stages(profile, {"source": set()}, jobs, force=True)  # have the photos changed?
+        elif data:
+            raise PipelineError(f"profile {profile.config.profile} renders its own data; "
+                                "DATA is for profiles with data.source coco, such as coco_sample")
+        graph = read_graph(profile.folder)
+        run_stages(profile, stale_stages(graph, changed_stages(profile.folder)), jobs)
+    print(f"Everything is up to date: {os.path.relpath(results_folder(profile))}")
+
+
+def rebuild_report(profile: Profile, jobs: int = 0) -> None:
+    """Deletes what the analysis stages wrote, then runs these stages alone: no training, no photos."""
+    results = results_folder(profile)
+    with workspace_lock(profile.folder):
+        for path in (results / name for name in REBUILT):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        stages = analysis_stages(read_graph(profile.folder))
+        run_stages(profile, stages, jobs, force=True)
+    print(f"Rebuilt from what git holds: {os.path.relpath(results / 'report.html')}")
+
+
+def results_folder(profile: Profile) -> Path:
+    return profile.folder / "results" / profile.config.profile
+
+
+def run_stages(profile: Profile, stages: dict[str, set[str]], jobs: int, force: bool = False) -> None:
+    num_threads = profile.config.training.num_threads
+    jobs = jobs or fitting_jobs(num_threads, profile.config.training.device)
+    run_side_by_side(profile.folder, stages, jobs, num_threads, force)
+
+
+def analysis_stages(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """`code` and the stages that need neither photos nor weights, with what each waits for among these."""
+    costly = upstream(graph, {stage for stage in graph if stage.startswith(("evaluate@", "splits"))}) - {"code"}
+    return {stage: before - costly for stage, before in graph.items() if stage not in costly}
+
+
+@contextlib.contextmanager
+def workspace_lock(folder: Path) -> Iterator[None]:
+    """Held while stages run; the system lets go of it when the process ends, however it ends."""
+    path = folder / "work" / "repro.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(f"another run is at work in {folder.name}; wait for it or stop it") from None
+        yield
+
+
+def link_coco(folder: Path, data: str) -> None:
+    """Makes work/coco a link to the user's COCO directory, or keeps the link of an earlier run."""
+    link = folder / "work" / "coco"
+    if data:
+        target = Path(data).resolve()
+        if not (target / "annotations").is_dir():
+            raise PipelineError(f"DATA={data} is no COCO directory: it has no folder `annotations`")
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(target)
+    elif not link.exists():
+        raise PipelineError("this profile reads photos: say where they are with DATA=<COCO directory>")
+
+
+def record_source(folder: Path) -> None:
+    """Writes work/source.json: what the photos are by content, never by path."""
+    source = load_config(folder / "params.yaml").data.source
+    record = {"source": source}
+    if source == "coco":
+        from ssl_pose.coco import fingerprint_directory
+
+        record["sha256"] = fingerprint_directory(folder / "work" / "coco")["sha256"]
+    write_json(record, folder / "work" / "source.json")
+
+
+def read_graph(folder: Path) -> dict[str, set[str]]:
+    """Every stage with the stages that it directly depends on."""
+    graph: dict[str, set[str]] = {}
+    for line in dvc(folder, "dag", "--dot").splitlines():
+        if edge := EDGE.match(line.strip()):
+            graph.setdefault(edge["first"], set())
+            if edge["then"]:
+                graph.setdefault(edge["then"], set()).add(edge["first"])
+    return graph
+
+
+def changed_stages(folder: Path) -> set[str]:
+    return set(json.loads(dvc(folder, "status", "--json") or "{}"))
+
+
+def stale_stages(graph: dict[str, set[str]], changed: set[str]) -> dict[str, set[str]]:
+    """The changed stages and all that depend on them, each with those of its dependencies that run too."""
+    stale = {stage for stage in graph if changed & (upstream(graph, {stage}) | {stage})}
+    return {stage: before & stale for stage, before in graph.items() if stage in stale}
+
+
+def upstream(graph: dict[str, set[str]], stages: set[str]) -> set[str]:
+    """`stages` and all that they depend on, directly or through others."""
+    found, waiting = set(), set(stages)
+    while waiting:
+        stage = waiting.pop()
+        found.add(stage)
+        waiting |= graph[stage] - found
+    return found
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """The standard output of one DVC command; its own last error line if it fails."""
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise PipelineError(f"dvc {arguments[0]} failed: {(lines or [done.stderr.strip()])[-1]}")
+    return done.stdout

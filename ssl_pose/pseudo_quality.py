@@ -1,0 +1,221 @@
+"""How good the pseudo-heatmaps of frozen networks are on persons of the unlabelled pool, whose labels are hidden.
+
+The sample and its views depend on the seed alone, so that all arms of a seed are judged on the same persons seen
+through the same views: one weak view and `evaluation.num_views` more of the multi-view family, whatever number the
+arm was trained with. Three pseudo-heatmaps are made of each: of the weak view alone ('none'), the average and the
+maximum of all. Coordinates are heatmap cells of the reference frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ssl_pose.augment import Views, render_views, sample_views
+from ssl_pose.batches import Pool, open_pool
+from ssl_pose.coco import DataError
+from ssl_pose.config import ArmConfig, Config
+from ssl_pose.crops import CropSet, canvas_to_reference
+from ssl_pose.geometry import to_heatmap_matrix, transform_points
+from ssl_pose.heatmap import decode_heatmaps, image_to_heatmap_points
+from ssl_pose.metrics import pck
+from ssl_pose.model import predict_heatmaps
+from ssl_pose.predictions import MODES, dequantize, quantize, write_parquet
+from ssl_pose.pseudo_label import align_to_reference, ensemble_heatmaps, estimate_uncertainty
+from ssl_pose.scoring import HEADLINE_THRESHOLD, percent, reference_lengths
+from ssl_pose.seeding import make_generator
+
+
+@dataclass(frozen=True)
+class PoolSample:
+    """P persons of the pool and their hidden labels."""
+
+    person: NDArray[np.int64]  # (P,) rows of the crops
+    keypoints: NDArray[np.int32]  # (P, K, 2) q64 cells
+    visibility: NDArray[np.uint8]  # (P, K)
+    reference_length: NDArray[np.float32]  # (P,) cells
+
+
+@dataclass(frozen=True)
+class PoolPredictions:
+    """What one network's pseudo-heatmaps say of the P persons of a sample, by mode."""
+
+    network: int
+    keypoints: dict[str, NDArray[np.int32]]  # (P, K, 2) q64 cells
+    confidence: dict[str, NDArray[np.float16]]  # (P, K)
+    uncertainty: NDArray[np.float16]  # (P, K), over all views
+
+
+def sample_pool(crops: CropSet, labeled: NDArray[np.bool_], config: Config, seed: int) -> PoolSample:
+    """`evaluation.num_pseudo_persons` persons without labels (all, if there are fewer), drawn by a hash of their ids.
+
+    `labeled` (N,) is the seed's split. Persons come in the order of the crops. Raises `DataError` where nobody
+    is without labels.
+    """
+    candidates = np.flatnonzero(~labeled)
+    if not len(candidates):
+        raise DataError("every person is labelled, so no pseudo-label can be judged; lower splits.label_count")
+    keys = [hashlib.sha256(f"{seed}:pool:{crops.annotation_id[row]}".encode()).digest() for row in candidates]
+    drawn = sorted(range(len(candidates)), key=keys.__getitem__)[: config.evaluation.num_pseudo_persons]
+    person = np.sort(candidates[drawn])
+    stride, alignment = config.model.heatmap_stride, config.model.heatmap_alignment
+    to_reference = canvas_to_reference(crops.canvas_size, crops.input_size).expand(len(person), 3, 3)
+    points = transform_points(to_reference, torch.from_numpy(crops.keypoints[person]))
+    length = reference_lengths(crops, config.evaluation.pck_reference)[person] / stride
+    return PoolSample(
+        person=person,
+        keypoints=quantize(image_to_heatmap_points(points, stride, alignment).numpy()),
+        visibility=crops.visibility[person],
+        reference_length=length.astype(np.float32),
+    )
+
+
+def draw_pool_views(config: Config, num_persons: int, seed: int) -> list[Views]:
+    """The V views of each person, weak first; drawn on the CPU, so that every device sees the same."""
+    families = [("weak", config.views.weak)]
+    families += [(f"view{k}", config.views.multi) for k in range(config.evaluation.num_views)]
+    return [
+        sample_views(family, num_persons, config.data.input_size, make_generator(seed, "pool_quality", name))
+        for name, family in families
+    ]
+
+
+@torch.no_grad()
+def predict_pool(
+    network: nn.Module, number: int, crops: CropSet, sample: PoolSample, config: Config, arm: ArmConfig, seed: int
+) -> PoolPredictions:
+    """The peaks of the three pseudo-heatmaps of each sampled person, and the uncertainty over all views."""
+    pool = open_pool(crops, next(network.parameters()).device)
+    views = draw_pool_views(config, len(sample.person), seed)
+    batch = max(1, config.evaluation.batch_size // len(views))
+    points, peaks = ({mode: [] for mode in MODES} for _ in range(2))
+    uncertainties = []
+    for part in torch.arange(len(sample.person)).split(batch):
+        rows = sample.person[part.numpy()]
+        aligned, valid = view_heatmaps(network, pool, rows, take_views(views, part), config, arm)
+        uncertainties.append(estimate_uncertainty(aligned, valid))
+        for mode in MODES:
+            combined = ensemble_heatmaps(aligned, valid, mode)
+            cells, peak = decode_heatmaps(combined, config.evaluation.decoder, config.model.heatmap_sigma)
+            points[mode].append(cells)
+            peaks[mode].append(peak.nan_to_num(nan=0.0))
+    return PoolPredictions(
+        network=number,
+        keypoints={mode: quantize(torch.cat(points[mode]).cpu().numpy()) for mode in MODES},
+        confidence={mode: _half(peaks[mode]) for mode in MODES},
+        uncertainty=_half(uncertainties),
+    )
+
+
+def view_heatmaps(
+    network: nn.Module, pool: Pool, rows: NDArray, views: Sequence[Views], config: Config, arm: ArmConfig
+) -> tuple[Tensor, Tensor]:
+    """Heatmaps (V, B, K, h, w) of the views of B crops, in the reference frame, and where they are valid."""
+    size, stride = config.data.input_size, config.model.heatmap_stride
+    views = [Views(*(getattr(view, f.name).to(pool.device) for f in fields(view))) for view in views]
+    canvases = pool.gather(torch.from_numpy(rows).to(pool.device))
+    images = torch.cat([render_views(canvases, view, pool.to_reference, size, pool.mean_color) for view in views])
+    if config.training.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    heatmaps = predict_heatmaps(network, images, config.training.precision).unflatten(0, (len(views), len(rows)))
+    matrix = torch.stack([to_heatmap_matrix(v.matrix, stride, config.model.heatmap_alignment) for v in views])
+    aligned, valid = align_to_reference(heatmaps, matrix, torch.stack([view.flip for view in views]))
+    return aligned, torch.ones_like(valid) if arm.view_fill == "zero" else valid
+
+
+def take_views(views: Sequence[Views], index: Tensor) -> list[Views]:
+    """The views of the persons at `index` (B,)."""
+    return [Views(*(getattr(view, f.name)[index] for f in fields(view))) for view in views]
+
+
+def score_pool(
+    predictions: Sequence[PoolPredictions], sample: PoolSample, confidence_threshold: float
+) -> dict[str, dict[str, float | None]]:
+    """By mode, in percent over all annotated joints and label networks (each counts the same).
+
+    `pck` counts the peak of every joint, `pck_above_threshold` a peak under the threshold as wrong; `kept` is the
+    share of peaks at or above it. `mean_confidence` is a height, not a percentage.
+    """
+    return {mode: _score_mode(predictions, sample, mode, confidence_threshold) for mode in MODES}
+
+
+def score_selection(
+    predictions: Sequence[PoolPredictions], sample: PoolSample, arm: ArmConfig
+) -> dict[str, list[float | None]] | None:
+    """How often (percent of annotated joints) each of two students would learn from its own map, or the other's.
+
+    Own where it is more certain by `uncertainty_margin` (selection 'cross'). With `uncertainty_guard`, a joint
+    under the threshold is wholly uncertain, as in training. None for a run with one label network.
+    """
+    if len(predictions) != 2:
+        return None
+    labeled = sample.visibility > 0
+    uncertainty = []
+    for part in predictions:
+        blank = part.confidence[arm.ensemble].astype(float) < arm.confidence_threshold
+        uncertainty.append(np.where(blank & arm.uncertainty_guard, np.inf, part.uncertainty.astype(float)))
+    pairs = zip(uncertainty, reversed(uncertainty), strict=True)
+    own = [percent(_mean((mine + arm.uncertainty_margin < other)[labeled])) for mine, other in pairs]
+    return {"own_share": own, "cross_share": [None if share is None else 100.0 - share for share in own]}
+
+
+def write_pool(path: Path, predictions: Sequence[PoolPredictions], sample: PoolSample) -> None:
+    """One row a (label network, person, annotated joint): the hidden label and the peak of each mode."""
+    row, joint = np.nonzero(sample.visibility)
+    truth = {
+        "person": sample.person[row].astype(np.int32),
+        "joint": joint.astype(np.int8),
+        "true_x": sample.keypoints[row, joint, 0],
+        "true_y": sample.keypoints[row, joint, 1],
+        "visibility": sample.visibility[row, joint].astype(np.int8),
+        "reference_length": sample.reference_length[row],
+    }
+    parts = [
+        {"network": np.full(len(row), part.network, np.int8), **truth, **_peak_columns(part, row, joint)}
+        for part in predictions
+    ]
+    write_parquet(path, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _peak_columns(part: PoolPredictions, row: NDArray, joint: NDArray) -> dict[str, NDArray]:
+    columns = {}
+    for mode in MODES:
+        columns[f"x_{mode}"], columns[f"y_{mode}"] = part.keypoints[mode][row, joint].T
+        columns[f"confidence_{mode}"] = part.confidence[mode][row, joint]
+    return columns | {"uncertainty": part.uncertainty[row, joint]}
+
+
+def _score_mode(
+    predictions: Sequence[PoolPredictions], sample: PoolSample, mode: str, threshold: float
+) -> dict[str, float | None]:
+    true, length = dequantize(sample.keypoints), sample.reference_length
+    labeled = sample.visibility > 0
+    plain, strict, confidences = [], [], []
+    for part in predictions:
+        keypoints, confidence = dequantize(part.keypoints[mode]), part.confidence[mode].astype(float)
+        judged = (keypoints, true, labeled, length, HEADLINE_THRESHOLD)
+        plain.append(pck(*judged))
+        strict.append(pck(*judged, confidence, threshold))
+        confidences.append(confidence[labeled])
+    heights = np.concatenate(confidences)
+    return {
+        "pck": percent(_mean(plain)),
+        "pck_above_threshold": percent(_mean(strict)),
+        "kept": percent(_mean(heights >= threshold)),
+        "mean_confidence": _mean(heights) if len(heights) else None,
+    }
+
+
+def _mean(values: Sequence | NDArray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _half(parts: list[Tensor]) -> NDArray[np.float16]:
+    return torch.cat(parts).cpu().numpy().astype(np.float16)

@@ -1,0 +1,221 @@
+"""[I/O] The report page and the table of the README, from the tables, figures and records of a profile.
+
+The page is one file without any outside resource: figures are embedded, nothing is fetched, there is no
+script. The same inputs give the same bytes: no date, no name of this machine, no version of this code. The
+list of sections below is the only list of what the page shows; a table or figure that is missing is a
+`ResultsError` that names it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from ssl_pose import paper
+from ssl_pose.claims import read_ledger
+from ssl_pose.config import Config
+from ssl_pose.files import write_text
+from ssl_pose.results import MODES, ResultsError, load_provenance
+from ssl_pose.tables import readable, to_markdown, version_table
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: what is asked, how to read the answer, and the files that give it."""
+
+    key: str
+    title: str
+    text: str
+    tables: tuple[tuple[str, str], ...] = ()  # (name of the CSV, caption)
+    figures: tuple[tuple[str, str, str], ...] = ()  # (name of the PNG, caption, text in place of the picture)
+
+
+SECTIONS = (
+    Section(
+        "claims", "What the runs say about the paper's claims",
+        "An effect is a mean difference over seeds, paired by seed, as a share of the headroom: all labels minus "
+        "supervised for AP, 100 minus the single view for a PCK. Intervals are two-sided t intervals at Holm's "
+        "levels, so that a whole family of claims errs once in twenty. Reproduced: the interval lies above zero "
+        "(smaller: and below delta, half of the paper's effect). Reversed: below zero. Absent: within plus or "
+        "minus delta. Otherwise undecided, and “seeds needed” would find an effect of delta with 80 % power.",
+        (("claims", "The ledger: the paper's claims (claims.json holds it with each seed's difference)"),),
+        (("claims", "Effects with their intervals, the paper's effects, and what counts as absent",
+          "A row a claim: our effect with its interval, the paper's effect and the range of plus or minus delta"),),
+    ),
+    Section(
+        "all_arms", "Every arm",
+        "Mean and standard deviation over seeds. Two students report the mean of their scores; Teacher-Student "
+        "reports its EMA teacher; “AP ensemble” averages the heatmaps of both networks and costs twice as much.",
+        (("all_arms", "Accuracy on the held-out images, %"),),
+        (("all_arms", "AP of every arm: dots are seeds, diamonds their mean",
+          "A row an arm: AP of each seed, with mean and standard deviation"),),
+    ),
+    Section(
+        "checks", "Is the benchmark sound?",
+        "Unlabelled photos should help every semi-supervised arm, and all labels should beat every arm. Where one of "
+        "these is not reproduced, the claims above stand on sand. They are a family of their own.",
+        (("checks", "Differences of AP, in the columns of the ledger"),),
+    ),
+    Section(
+        "table_2", "Teacher or dual student? (Table 2)",
+        "The paper's numbers are mAP on COCO with 1K labelled images; ours are AP on this profile's data. Levels "
+        "do not compare, orders and differences do.",
+        (("table_2", "Frameworks with and without threshold-and-refine"),
+         ("table_2_paired", "Paired differences, points of AP, with 95 % intervals")),
+        (("table_2", "Ours beside the paper's", "AP of four arms per seed, beside the paper's four mAP values"),),
+    ),
+    Section(
+        "table_1", "Average or maximum of the views? (Table 1, Figure 1)",
+        "PCK of pseudo-heatmaps against labels hidden from training. The paper does not say how it counts a joint "
+        "without a confident peak; both readings stand here. A maximum only raises peaks, so the second reading "
+        "favours it by construction.",
+        (("table_1", "PCK@0.2 of pseudo-heatmaps, %, per network that predicts"),),
+        (("table_1", "PCK of pseudo-heatmaps by ensemble",
+          "Two panels, one a reading: PCK for a single view, the average and the maximum, a line an arm"),
+         ("figure_1", "Right ankle: one view each, average, maximum (ring: label, cross: peak)",
+          "Crops of people with the heatmap of the right ankle laid over them, per view and per ensemble")),
+    ),
+    Section(
+        "threshold", "What threshold-and-refine keeps, drops and gains",
+        "A higher threshold keeps fewer joints; it earns its place if more of these are correct. Refinement redraws "
+        "a kept peak where it is: it sharpens the target and moves nothing.",
+        (("threshold_and_refine", "Pseudo-labels before and after the threshold, %"),
+         ("threshold_effect", "Arms that differ in threshold-and-refine alone: paired AP difference, points")),
+        (("coverage", "Coverage against precision over the threshold (ring: the profile's threshold)",
+          "Curves of the share of correct joints over the share of joints kept, per arm and ensemble"),
+         ("peaks", "Peak height and share kept along training",
+          "Two panels over training steps: mean peak of pseudo-heatmaps, share of joints kept")),
+    ),
+    Section(
+        "selection", "Does uncertainty choose the better student?",
+        "Lines 23-24 of Algorithm 1, replayed on the final networks for a range of margins.",
+        (("selection", "At the profile's margin: how often a student keeps its own map, and PCK, %"),
+         ("uncertainty", "Spearman's correlation of uncertainty with the peak's error")),
+        (("selection", "Over the margin: shares and accuracy (dotted: the profile's margin)",
+          "Two panels over the margin: how often students keep their own map, PCK of chosen and rejected maps"),
+         ("uncertainty", "Wrong peaks against uncertainty",
+          "Share of wrong peaks over mean uncertainty in bins of equally many joints, a line an arm")),
+    ),
+    Section(
+        "figure_2", "Poses on held-out images (Figure 2)",
+        "The best and the worst by OKS; dashed white is the label, colours are the prediction (left, right, "
+        "across).",
+        (("figure_2", "The persons shown"),),
+        (("figure_2", "Best and worst poses", "Crops of people with predicted and labelled skeletons"),),
+    ),
+    Section(
+        "data", "The people",
+        "What the networks see: person crops. Labels of joints in sight are filled, those of hidden joints hollow.",
+        figures=(("data_samples", "Person crops with their labels", "A grid of person crops with labelled poses"),
+                 ("data_statistics", "Labels of each joint, height of people, and people per photo",
+                  "Bars for the share of seen, hidden and missing labels per joint, and two histograms")),
+    ),
+    Section(
+        "provenance", "Where the numbers come from",
+        "One row a run, as recorded while it trained. Runs whose “code” differs were made by different versions of "
+        "the library; “edited since” are those that no commit reproduces.",
+        (("provenance", "Runs"),),
+    ),
+)
+
+
+def render_report(config: Config, results: Path, folders: Sequence[Path]) -> str:
+    """The page as text: runs are read from `results`, tables and figures from the first folder that has them."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("ssl_pose", "."), autoescape=True,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    ledger = read_ledger(find_file(folders, "claims.json"))
+    provenance = load_provenance(results, config)
+    return environment.get_template("report.html.j2").render(
+        profile=config.profile, seeds=config.seeds, arms=[arm.title for arm in config.arms.values()],
+        source=config.data.source, size=config.data.input_size, label_count=config.splits.label_count,
+        unit=config.splits.unit, verdicts=verdict_counts(ledger), versions=_page_table(version_table(provenance)),
+        sections=[_page_section(section, folders) for section in SECTIONS],
+    )
+
+
+def find_file(folders: Sequence[Path], name: str) -> Path:
+    """The first of `folders` that holds the file `name`; raises `ResultsError` naming it otherwise."""
+    for folder in folders:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    places = " or ".join(str(folder) for folder in folders)
+    raise ResultsError(f"the report needs {name}, which is not in {places}: run `make report`")
+
+
+def verdict_counts(ledger: pd.DataFrame) -> dict[str, int]:
+    """How many primary claims got each verdict, in the order of first appearance."""
+    primary = ledger[ledger.family == "primary"]
+    return primary.verdict.value_counts(sort=False).to_dict()
+
+
+def readme_block(ledger: pd.DataFrame, table_1: pd.DataFrame, table_2: pd.DataFrame, num_seeds: int) -> str:
+    """The README's table: a row a number or claim of the paper, ours beside it, with interval and verdict."""
+    primary = ledger[ledger.family == "primary"]
+    rows = [
+        {"paper's claim": claim.title, "source": claim.source, "paper, points": claim.paper,
+         "ours, points_mean": claim.difference, "ours, points_std": claim.difference_std,
+         "low": claim.interval[0] if claim.interval else None,
+         "high": claim.interval[1] if claim.interval else None, "verdict": claim.verdict}
+        for claim in primary.itertuples()
+    ]
+    claims = to_markdown(pd.DataFrame(rows)).replace("| interval |", "| interval, % of headroom |")
+    accuracy = to_markdown(table_2[["title", "paper", "AP_mean", "AP_std", "PCK_mean", "PCK_std"]])
+    columns = ["networks", "reading", *(f"{mode}_{part}" for mode in MODES for part in ("mean", "std"))]
+    return "\n\n".join([
+        f"Ours: mean ± standard deviation over {num_seeds} seeds, %. Levels do not compare with the paper's "
+        f"(COCO, 1K labelled images: supervised {paper.SUPERVISED_MAP}, all labels {paper.ALL_LABELS_MAP} "
+        "mAP); orders and shares of the headroom do.",
+        "**Table 2: frameworks** (paper: mAP)", accuracy,
+        "**Table 1: PCK of pseudo-heatmaps**", to_markdown(table_1[columns]),
+        "**Claims** (intervals at Holm's levels)", claims,
+    ])
+
+
+def update_readme(readme: Path, block: str) -> bool:
+    """Puts `block` between the README's markers; returns whether the file changed."""
+    old = Path(readme).read_text(encoding="utf-8")
+    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
+        raise ResultsError(f"{readme} must hold {BEGIN} and, after it, {END}, once each")
+    head, tail = old.split(BEGIN)[0], old.split(END)[1]
+    new = f"{head}{BEGIN}\n{block}\n{END}{tail}"
+    if new != old:
+        write_text(new, readme)
+    return new != old
+
+
+def readme_from_results(results: Path, config: Config) -> str:
+    """`readme_block` from the files of a finished profile."""
+    tables = [pd.read_csv(find_file([results], f"tables/{name}.csv")) for name in ("table_1", "table_2")]
+    return readme_block(read_ledger(find_file([results], "claims.json")), *tables, len(config.seeds))
+
+
+def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:
+    tables = [
+        {"caption": caption} | _page_table(pd.read_csv(find_file(folders, f"tables/{name}.csv")))
+        for name, caption in section.tables
+    ]
+    figures = [
+        {"caption": caption, "alt": alt, "data": _base64(find_file(folders, f"figures/{name}.png"))}
+        for name, caption, alt in section.figures
+    ]
+    return {"key": section.key, "title": section.title, "text": section.text, "tables": tables,
+            "figures": figures}
+
+
+def _page_table(frame: pd.DataFrame) -> dict[str, Any]:
+    """Header and cells as text; a column whose cells are all numbers or dashes is set flush right."""
+    text = readable(frame)
+    numeric = [all(cell[:1] in "0123456789-–[" for cell in text[column]) for column in text]
+    return {"header": list(text.columns), "rows": text.to_numpy().tolist(), "numeric": numeric}
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode("ascii")

@@ -1,0 +1,175 @@
+"""Tables: tidy frames of runs in, frames with numbers out, and the two ways in which people read them.
+
+A table keeps numbers as numbers: `<name>_mean` and `<name>_std` over seeds (ddof 1, missing for one seed),
+`low` and `high` for an interval. `readable` turns them into text ("38.3 ± 1.2", "[0.9, 3.4]") for pages.
+Accuracies are percent, differences percentage points.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ssl_pose import statistics
+from ssl_pose.config import Config
+from ssl_pose.results import MODES
+
+MISSING = "–"
+PROVENANCE = {  # field of train.json: column
+    "git_sha": "commit", "git_dirty": "edited since", "code_sha": "code", "config_sha": "config",
+    "data_sha": "data", "wall_seconds": "seconds", "peak_memory_mib": "peak MiB",
+}
+
+
+def score_table(scores: pd.DataFrame, paper: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """A row an arm, in the order of `scores`: the paper's mAP if given, then AP, AR, PCK and their spread."""
+    rows = []
+    for arm, runs in scores.groupby("arm", sort=False):
+        row = {"arm": arm, "title": runs.title.iloc[0]}
+        row |= {"paper": paper.get(arm)} if paper else {}
+        for measure in ("AP", "AR", "PCK", "AP_ensemble"):
+            row |= _mean_and_std(measure, runs[measure].dropna().astype(float))
+        rows.append(row | {"seeds": len(runs)})
+    return pd.DataFrame(rows)
+
+
+def ensemble_table(quality: pd.DataFrame, titles: Mapping[str, str], readings: Mapping[str, str],
+                   paper: Mapping[str, float]) -> pd.DataFrame:
+    """Table 1: a row a (reading of the PCK, arm whose networks predict), a column a mode; the paper first."""
+    first = {"networks": "paper", "reading": "not stated"} | {f"{mode}_mean": paper[mode] for mode in MODES}
+    rows = [first]
+    for column, reading in readings.items():
+        for arm, title in titles.items():
+            runs = quality[quality.arm == arm]
+            row = {"networks": title, "reading": reading}
+            for mode in MODES:
+                row |= _mean_and_std(mode, runs.loc[runs["mode"] == mode, column])
+            rows.append(row | {"seeds": runs.seed.nunique()})
+    columns = [f"{mode}_{part}" for mode in MODES for part in ("mean", "std")]
+    return pd.DataFrame(rows, columns=["networks", "reading", *columns, "seeds"])
+
+
+def paired_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure: str = "AP",
+                 paper: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """A row a pair (better, worse) of arms: the paper's difference, ours over seeds, and its 95 % t interval.
+
+    The intervals are not adjusted for their number; claims.json has those that are.
+    """
+    titles = scores.drop_duplicates("arm").set_index("arm").title
+    wide = scores.pivot(index="seed", columns="arm", values=measure)
+    rows = []
+    for better, worse in pairs:
+        differences = (wide[better] - wide[worse]).tolist()
+        low, high = statistics.paired_interval(differences) or (None, None)
+        known = paper is not None and better in paper and worse in paper
+        row = {"better": titles[better], "worse": titles[worse]}
+        row |= {"paper": round(paper[better] - paper[worse], 2) if known else None}
+        row |= _mean_and_std("difference", differences)
+        rows.append(row | {"low": low, "high": high, "seeds": len(differences)})
+    columns = ["better", "worse", "paper", "difference_mean", "difference_std", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def refine_pairs(config: Config) -> list[tuple[str, str]]:
+    """The pairs (with, without) of arms that differ in threshold-and-refine alone."""
+    plain = {name: dataclasses.replace(arm, title="") for name, arm in config.arms.items()}
+    return [
+        (refined, arm)
+        for arm, body in plain.items()
+        for refined, other in plain.items()
+        if not body.threshold_and_refine and other == dataclasses.replace(body, threshold_and_refine=True)
+    ]
+
+
+def mean_table(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """A row a value of `keys`, in order of appearance: mean and std of `columns` over the seeds."""
+    rows = []
+    for values, runs in frame.groupby(list(keys), sort=False):
+        row = dict(zip(keys, values, strict=True))
+        for column in columns:
+            row |= _mean_and_std(column, runs[column].dropna())
+        rows.append(row | {"seeds": runs.seed.nunique()})
+    return pd.DataFrame(rows)
+
+
+def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The ledger as a table: effects and intervals in percent of the headroom."""
+    bounds = [interval or (None, None) for interval in ledger.interval]
+    return pd.DataFrame({
+        "claim": ledger.title, "verdict": ledger.verdict, "source": ledger.source, "paper, points": ledger.paper,
+        "ours, points_mean": ledger.difference, "ours, points_std": ledger.difference_std,
+        "effect, % of headroom_mean": ledger.effect,
+        "low": [low for low, _ in bounds], "high": [high for _, high in bounds],
+        "detectable, %_mean": ledger.detectable, "seeds": ledger.seeds, "seeds needed": ledger.seeds_needed,
+    })
+
+
+def provenance_table(provenance: pd.DataFrame) -> pd.DataFrame:
+    """A row a run: what train.json says about commit, time, memory, speed and machine."""
+    table = provenance[["arm", "seed", *PROVENANCE]].rename(columns=PROVENANCE)
+    for name in ("commit", "code", "config", "data"):
+        table[name] = table[name].str.slice(0, 8)
+    table["threads"] = provenance["hardware.threads"].astype(str) + " of " + provenance["hardware.cores"].astype(str)
+    table["processor"] = provenance["hardware.gpu"].fillna(provenance["hardware.cpu"])
+    return table
+
+
+def version_table(provenance: pd.DataFrame) -> pd.DataFrame:
+    """The versions of the software that made the runs; more than one value where runs differ."""
+    columns = [column for column in provenance if column.startswith("versions.")]
+    values = {column: sorted(provenance[column].dropna().astype(str).unique()) for column in columns}
+    rows = [(column.removeprefix("versions."), ", ".join(found)) for column, found in values.items()]
+    return pd.DataFrame(rows, columns=["software", "version"])
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same table as text: means with their spread, intervals in brackets, a dash where nothing is known."""
+    columns = {}
+    for name in frame.columns:
+        if name.endswith("_mean"):
+            base, digits = name.removesuffix("_mean"), _digits(frame[name])
+            spreads = frame.get(f"{base}_std", [None] * len(frame))
+            columns[base] = [_spread(*pair, digits) for pair in zip(frame[name], spreads, strict=True)]
+        elif name == "low":
+            digits = _digits(frame.high)
+            columns["interval"] = [_interval(*pair, digits) for pair in zip(frame.low, frame.high, strict=True)]
+        elif not (name.endswith("_std") or name == "high"):
+            columns[name] = [_text(value) for value in frame[name]]
+    return pd.DataFrame(columns).rename(columns=lambda name: name.replace("_", " "))
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """`readable` as a GitHub table; a bar inside a cell is escaped."""
+    table = readable(frame)
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    mean, std = statistics.mean_and_std(values) if len(values) else (None, None)
+    return {f"{name}_mean": mean, f"{name}_std": std}
+
+
+def _digits(column: pd.Series) -> int:
+    """Decimals of a column: two where every number is small (differences, correlations), else one."""
+    return 2 if column.astype(float).abs().max() < 10 else 1
+
+
+def _spread(mean: float | None, std: float | None, digits: int) -> str:
+    if pd.isna(mean):
+        return MISSING
+    return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
+def _interval(low: float | None, high: float | None, digits: int) -> str:
+    return MISSING if pd.isna(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _text(value: object) -> str:
+    if pd.isna(value):
+        return MISSING
+    if isinstance(value, float):
+        return f"{round(value, 2):g}" if abs(value) < 1e5 else f"{value:.0f}"
+    return {"True": "yes", "False": "no"}.get(str(value), str(value))

@@ -1,0 +1,346 @@
+"""From a results tree to ledger, tables, figures, page and README: known effects in, the same effects out."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_results import AP, fake_config, fake_pseudo_labels, write_fake_results
+
+from ssl_pose import claims, figures, label_analysis, paper, pictures, reporting, results, tables
+
+MODULES = ("statistics", "paper", "results", "label_analysis", "claims", "tables", "figures", "pictures",
+           "reporting")
+
+
+@pytest.fixture(scope="module")
+def config():
+    return fake_config()
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory, config) -> Path:
+    return write_fake_results(tmp_path_factory.mktemp("results") / "fake", config)
+
+
+@pytest.fixture(scope="module")
+def ledger(tree, config) -> pd.DataFrame:
+    return pd.DataFrame(claims.build_ledger(tree, config)["claims"]).set_index("id")
+
+
+@pytest.fixture
+def page_folder(tmp_path, tree, config, ledger) -> Path:
+    """A folder with every table, figure and the ledger that the page shows."""
+    for section in reporting.SECTIONS:
+        for name, _ in section.tables:
+            results.write_table(pd.DataFrame({"row": [f"{name} & more"], "x_mean": [1.25]}),
+                                tmp_path / "tables" / f"{name}.csv")
+        for name, _, _ in section.figures:
+            scores = results.load_scores(tree, config, ["supervised"])
+            figures.save_figure(figures.draw_scores(scores), tmp_path / "figures" / f"{name}.png")
+    claims.write_ledger(claims.build_ledger(tree, config), tmp_path / "claims.json")
+    return tmp_path
+
+
+def test_nothing_here_imports_torch():
+    script = f"import sys; from ssl_pose import {', '.join(MODULES)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_scores_follow_the_grid_and_not_the_folder(tree, config):
+    fewer = replace(config, arms={name: config.arms[name] for name in ("full", "supervised")})
+    scores = results.load_scores(tree, fewer)
+    assert list(scores.arm.unique()) == ["full", "supervised"]
+    assert list(scores.seed) == [0, 1, 2, 0, 1, 2]
+    assert scores.AP_ensemble.isna().tolist() == [False] * 3 + [True] * 3
+
+
+def test_a_missing_run_is_named_in_one_line(tree, config):
+    more_seeds = replace(config, seeds=(0, 7))
+    with pytest.raises(results.ResultsError, match=r"run supervised, seed 7 has no metrics\.json") as error:
+        results.load_scores(tree, more_seeds)
+    assert "\n" not in str(error.value)
+
+
+def test_a_truncated_file_is_named_in_one_line(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"AP": 1')
+    with pytest.raises(results.ResultsError, match=r"metrics\.json is no valid JSON"):
+        results.read_json(tmp_path / "metrics.json")
+
+
+def test_pseudo_labels_come_as_errors_in_reference_lengths(tree, config):
+    stored = pd.read_parquet(results.run_file(tree, "dual_student", 1, "pseudo_labels.parquet"))
+    row = stored[stored.visibility > 0].iloc[0]
+    read = results.load_pseudo_labels(tree, config, ["dual_student"])
+    error = read[(read.seed == 1) & (read.network == row.network)].iloc[0].error_maximum
+    by_hand = ((row.x_maximum - row.true_x) ** 2 + (row.y_maximum - row.true_y) ** 2) ** 0.5 / 64 / 8
+    assert error == pytest.approx(by_hand)
+    assert len(read[read.seed == 1]) == (stored.visibility > 0).sum()
+
+
+def test_both_readings_of_table_1_are_recomputed_from_the_stored_peaks(tree, config):
+    labels = results.load_pseudo_labels(tree, config, ["dual_maximum", "teacher_student", "supervised"])
+    again = label_analysis.pck_readings(labels, 0.3).set_index(["arm", "seed", "mode"])
+    stored = results.load_pseudo_quality(tree, config, ["dual_maximum", "teacher_student", "supervised"])
+    stored = stored.set_index(["arm", "seed", "mode"])[list(again.columns)]
+    pd.testing.assert_frame_equal(again.sort_index(), stored.sort_index(), check_dtype=False)
+
+
+def labels_by_hand() -> pd.DataFrame:
+    """Four joints of one person, seen by two students; errors in reference lengths."""
+    shared = {"arm": "a", "seed": 0, "person": 0, "joint": range(4)}
+    first = pd.DataFrame(shared | {"network": 0, "error_maximum": [0.1, 0.1, 0.5, 0.2],
+                                   "confidence_maximum": [0.9, 0.2, 0.6, 0.4], "uncertainty": [0.1, 0.1, 0.1, 0.2]})
+    second = pd.DataFrame(shared | {"network": 1, "error_maximum": [0.3, 0.3, 0.1, 0.3],
+                                    "confidence_maximum": [0.9, 0.8, 0.6, 0.4], "uncertainty": [0.3, 0.3, 0.2, 0.2]})
+    return pd.concat([first, second], ignore_index=True)
+
+
+def test_selection_by_hand():
+    row = label_analysis.selection_by_margin(labels_by_hand(), "maximum", [0.05]).iloc[0]
+    assert (row.own_0, row.own_1) == (75.0, 0.0)  # joints 0, 1 and 2; joint 3 is a tie
+    assert row.pck_chosen == pytest.approx(200 / 3)  # errors .1, .1, .5
+    assert row.pck_rejected == pytest.approx(100 / 3)  # errors .3, .3, .1
+    assert row.chosen_closer == pytest.approx(200 / 3)
+    assert row.pck_targets == 62.5  # right, right, wrong, and half of the tie
+    assert row.pck_dual == 50.0
+
+
+def test_the_guard_takes_a_blank_map_for_wholly_uncertain():
+    row = label_analysis.selection_by_margin(labels_by_hand(), "maximum", [0.05], guard_threshold=0.3).iloc[0]
+    assert (row.own_0, row.own_1) == (50.0, 25.0)  # joint 1: the first student's peak is 0.2
+
+
+def test_coverage_and_precision_by_hand():
+    curve = label_analysis.coverage_and_precision(labels_by_hand(), "maximum", [0.0, 0.5, 0.85, 1.0])
+    assert curve.coverage.tolist() == [100.0, 62.5, 25.0, 0.0]
+    assert curve.precision.tolist()[:3] == [50.0, 40.0, 50.0]
+    assert np.isnan(curve.precision.iloc[-1])
+
+
+def test_thresholding_splits_the_joints_into_kept_and_dropped_by_hand():
+    row = label_analysis.before_and_after(labels_by_hand(), "maximum", 0.5).iloc[0]
+    assert (row.kept, row.pck_all, row.pck_kept) == (62.5, 50.0, 40.0)
+    assert row.pck_dropped == pytest.approx(200 / 3)
+
+
+def test_rank_correlation_of_a_monotone_and_of_a_constant_uncertainty():
+    labels = labels_by_hand().assign(uncertainty=lambda rows: rows.error_maximum**2)
+    assert label_analysis.rank_correlation(labels, "maximum").rank_correlation.iloc[0] == pytest.approx(1.0)
+    labels = labels.assign(uncertainty=0.1)
+    assert np.isnan(label_analysis.rank_correlation(labels, "maximum").rank_correlation.iloc[0])
+
+
+def test_bins_of_uncertainty_hold_equally_many_joints(tree, config):
+    labels = results.load_pseudo_labels(tree, config, ["full"])
+    bins = label_analysis.error_by_uncertainty(labels, "maximum", num_bins=4)
+    assert (bins.groupby("seed").bin.apply(list).map(sorted) == [[1, 2, 3, 4]] * 3).all()
+    assert bins.sort_values("bin").groupby("seed").uncertainty.apply(lambda u: u.is_monotonic_increasing).all()
+
+
+def test_deltas_are_half_of_the_papers_effects_over_its_headroom(ledger):
+    deltas = ledger.delta  # 27.6, 10.4 and 4.1 % of 67.1 - 31.5, halved
+    assert deltas["dual_student_over_teacher_student"] == pytest.approx(27.6 / 2, abs=0.05)
+    assert deltas["teacher_student_refine_over_teacher_student"] == pytest.approx(10.4 / 2, abs=0.05)
+    assert deltas["dual_student_refine_over_dual_student"] == pytest.approx(4.1 / 2, abs=0.05)
+    assert deltas["maximum_over_average_pck"] == pytest.approx(100 * 2.1 / 36.5 / 2)
+    assert deltas["full_over_dual_student_refine"] == deltas["dual_student_refine_over_dual_student"]
+
+
+def test_the_ledger_holds_the_effects_that_were_put_in(ledger):
+    entry = ledger.loc["dual_student_refine_over_dual_student"]
+    assert entry.paper == 1.46
+    assert entry.seeds == 3
+    assert entry.headroom == pytest.approx(AP["all_labels"] - AP["supervised"], abs=1)
+    assert entry.difference == pytest.approx(AP["dual_student_refine"] - AP["dual_student"], abs=0.7)
+    assert entry.effect == pytest.approx(100 * entry.difference / entry.headroom)
+    assert np.mean(entry.per_seed) == pytest.approx(entry.difference)
+    low, high = entry.interval
+    assert low < entry.effect < high
+    assert (low + high) / 2 == pytest.approx(entry.effect)
+
+
+def test_labels_and_arms_help_in_the_fake_tree(ledger):
+    checks = ledger[ledger.family == "check"]
+    assert len(checks) == 8 + 9  # semi-supervised over supervised, all labels over these and supervised
+    assert (checks.verdict == "reproduced").all()
+
+
+def test_a_family_is_judged_at_holms_levels(ledger):
+    primary = ledger[ledger.family == "primary"]
+    assert len(primary) == 8
+    assert primary.level.min() == pytest.approx(0.05 / 8)
+    assert primary.level.max() <= 0.05
+
+
+def test_one_seed_leaves_every_claim_undecided_and_the_json_strict(tmp_path):
+    config = fake_config(num_seeds=1)
+    tree = write_fake_results(tmp_path / "fake", config)
+    path = claims.write_ledger(claims.build_ledger(tree, config), tmp_path / "claims.json")
+    entries = json.loads(path.read_text(), parse_constant=pytest.fail)["claims"]  # no NaN, no Infinity
+    assert {entry["verdict"] for entry in entries} == {"undecided"}
+    assert all(entry["interval"] is None and entry["seeds_needed"] is None for entry in entries)
+
+
+def test_claims_whose_arms_are_not_in_the_grid_are_left_out(config):
+    small = replace(config, arms={name: config.arms[name] for name in ("teacher_student", "dual_student")})
+    ids = [claim.id for claim in claims.primary_claims(small)]
+    assert ids[-1] == "dual_student_over_teacher_student"
+    assert len(ids) == 5  # and Table 1, twice read
+    assert claims.check_claims(small) == []
+
+
+def test_without_headroom_there_is_no_effect_and_no_verdict(tmp_path):
+    config = fake_config()
+    tree = write_fake_results(tmp_path / "fake", config)
+    for seed in config.seeds:
+        path = results.run_file(tree, "all_labels", seed, "metrics.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"AP": 0.0}))
+    by_id = {entry["id"]: entry for entry in claims.build_ledger(tree, config)["claims"]}
+    entry = by_id["dual_student_over_teacher_student"]
+    assert (entry["effect"], entry["interval"], entry["verdict"]) == (None, None, "undecided")
+    assert by_id["maximum_over_average_pck"]["effect"] is not None  # its headroom is another
+
+
+def test_pairs_that_differ_in_threshold_and_refine_alone(config):
+    assert tables.refine_pairs(config) == [
+        ("teacher_student_refine", "teacher_student"),
+        ("dual_student_refine", "dual_student"),
+        ("dual_maximum_refine", "dual_maximum"),
+    ]
+
+
+def test_a_table_reads_as_people_write_it():
+    frame = pd.DataFrame({"title": ["a|b", "c"], "AP_mean": [38.26, 1.0], "AP_std": [1.24, None],
+                          "low": [0.94, None], "high": [13.4, None], "paper": [32.83, None], "edited": [True, False]})
+    assert tables.to_markdown(frame).splitlines() == [
+        "| title | AP | interval | paper | edited |",
+        "| --- | --- | --- | --- | --- |",
+        "| a\\|b | 38.3 ± 1.2 | [0.9, 13.4] | 32.83 | yes |",
+        "| c | 1.0 | – | – | no |",
+    ]
+
+
+def test_a_table_of_no_pairs_still_has_its_columns(tree, config):
+    empty = tables.paired_table(results.load_scores(tree, config), [])
+    assert len(empty) == 0
+    assert "low" in empty.columns
+
+
+def test_paired_differences_cancel_what_a_seed_does_to_all_arms(tree, config):
+    scores = results.load_scores(tree, config)  # seeds differ by one point, paired noise is 0.2 an arm
+    row = tables.paired_table(scores, [("full", "supervised")], paper=paper.TABLE_2).iloc[0]
+    assert row.paper is None
+    assert row.difference_std < 0.8 < scores[scores.arm == "full"].AP.std()
+    assert row.difference_mean == pytest.approx(AP["full"] - AP["supervised"], abs=0.7)
+
+
+def test_the_same_figure_has_the_same_bytes(tmp_path, tree, config):
+    scores = results.load_scores(tree, config)
+    pictures = [figures.save_figure(figures.draw_scores(scores, paper.TABLE_2), tmp_path / f"{i}.png")
+                for i in range(2)]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    assert b"Software" not in pictures[0].read_bytes()
+
+
+def test_every_figure_of_runs_can_be_drawn(tmp_path, tree, config, ledger):
+    dual = {name: arm.title for name, arm in config.arms.items() if arm.framework == "dual_student"}
+    labels = results.load_pseudo_labels(tree, config, dual)
+    examples = results.load_examples(tree, "full", 0)
+    selection = label_analysis.selection_by_margin(labels, "maximum", [0.0, 0.1])
+    drawn = [
+        figures.draw_claims(ledger.reset_index()),
+        figures.draw_ensembles(results.load_pseudo_quality(tree, config), dual, claims.READINGS, paper.TABLE_1),
+        figures.draw_coverage(label_analysis.coverage_and_precision(labels, "none", [0.0, 0.3]), dual, 0.3),
+        figures.draw_training(results.load_logs(tree, config, dual), dual, {"peak": "peak", "kept": "kept"}),
+        figures.draw_selection(selection, 0.1),
+        figures.draw_uncertainty(label_analysis.error_by_uncertainty(labels, "maximum"), dual),
+        pictures.draw_heatmaps(examples["pseudo_images"], {"maximum": examples["maximum"]},
+                              examples["true_pseudo_keypoint"]),
+        pictures.draw_poses(examples["crops"], examples["true_keypoints"], examples["predicted_keypoints"],
+                           examples["visibility"], ["" for _ in examples["oks"]], columns=4),
+    ]
+    for number, figure in enumerate(drawn):
+        assert figures.save_figure(figure, tmp_path / f"{number}.png").read_bytes().startswith(b"\x89PNG")
+
+
+class PageReader(HTMLParser):
+    """Collects tags with their attributes, and checks that what opens is closed."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_self_contained_and_has_text_for_every_picture(tree, config, page_folder):
+    page = reporting.render_report(config, tree, [page_folder])
+    reader = PageReader()
+    reader.feed(page)
+    assert reader.open == []
+    pictures = [attributes for tag, attributes in reader.tags if tag == "img"]
+    assert len(pictures) == sum(len(section.figures) for section in reporting.SECTIONS)
+    assert all(picture["alt"] and picture["src"].startswith("data:image/png;base64,") for picture in pictures)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in reader.tags}
+    assert not re.search(r"https?:|@import|url\(", page)
+    assert "table_1 &amp; more" in page  # text is escaped
+
+
+def test_the_same_results_give_the_same_page(tree, config, page_folder):
+    assert reporting.render_report(config, tree, [page_folder]) == reporting.render_report(config, tree, [page_folder])
+
+
+def test_a_missing_figure_is_named_in_one_line(tree, config, page_folder):
+    (page_folder / "figures" / "figure_1.png").unlink()
+    with pytest.raises(results.ResultsError, match=r"the report needs figures/figure_1\.png") as error:
+        reporting.render_report(config, tree, [page_folder])
+    assert "\n" not in str(error.value)
+
+
+def test_the_readme_block_is_replaced_between_its_markers_and_then_left_alone(tmp_path, tree, config):
+    scores = results.load_scores(tree, config, paper.TABLE_2)
+    quality = results.load_pseudo_quality(tree, config)
+    results.write_table(tables.score_table(scores, paper.TABLE_2), tmp_path / "tables" / "table_2.csv")
+    titles = {"dual_student": "Dual-Student"}
+    table_1 = tables.ensemble_table(quality, titles, claims.READINGS, paper.TABLE_1)
+    results.write_table(table_1, tmp_path / "tables" / "table_1.csv")
+    claims.write_ledger(claims.build_ledger(tree, config), tmp_path / "claims.json")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{reporting.BEGIN}\nbefore this\n{reporting.END}\n\nlast\n")
+    block = reporting.readme_from_results(tmp_path, config)
+    assert reporting.update_readme(readme, block)
+    text = readme.read_text()
+    assert text.startswith("# Title\n")
+    assert text.endswith(f"{reporting.END}\n\nlast\n")
+    assert "before this" not in text
+    assert "| Dual-Student | 42.67 |" in text
+    assert "T&R helps Dual-Student" in text
+    assert not reporting.update_readme(readme, block)
+
+
+def test_a_readme_without_markers_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("# Title\n")
+    with pytest.raises(results.ResultsError, match="must hold <!-- results:begin -->"):
+        reporting.update_readme(tmp_path / "README.md", "block")
+
+
+def test_the_fake_labels_have_the_columns_of_the_format():
+    labels = fake_pseudo_labels("dual_student", 2, np.random.default_rng(0))
+    assert {"network", "person", "joint", "true_x", "visibility", "reference_length", "uncertainty"} <= set(labels)
+    assert labels.x_none.dtype == np.int32
+    assert labels.confidence_none.dtype == np.float16
