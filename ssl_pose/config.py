@@ -79,7 +79,7 @@ class ViewConfig:
     contrast: float = bounded(0.0, 1.0)
     saturation: float = bounded(0.0, 1.0)
     num_cutouts: int = bounded(0)  # grey boxes at random places
-    cutout_size: float = bounded(0.0, 1.0)  # largest side of such a box, as a share of the input's
+    cutout_size: float = bounded(0.0, 1.0)  # largest side of such a box, as a share of the input's shorter side
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ssl_pose.scheduling import PipelineError, fitting_jobs, run_side_by_side
 from ssl_pose.workspace import REPOSITORY
 
 REBUILT = ("tables", "figures", "notebooks", "claims.json", "report.html")  # in results/<profile>, by analyses
+PROJECTIONS = {"source", "code"}  # stages without a dependency on others
 EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc dag --dot`
 
 
@@ -45,15 +46,19 @@ def open_profile(name: str) -> Profile:
 
 def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
     """Runs every stage of the profile that is not up to date."""
-    with workspace_lock(profile.folder):
+    folder = profile.folder
+    with workspace_lock(folder):
         if profile.config.data.source == "coco":
-            link_coco(profile.folder, data)
+            link_coco(folder, data)
             run_stages(profile, {"source": set()}, jobs, force=True)  # have the photos changed?
         elif data:
             raise PipelineError(f"profile {profile.config.profile} renders its own data; "
                                 "DATA is for profiles with data.source coco, such as coco_sample")
-        graph = read_graph(profile.folder)
-        run_stages(profile, stale_stages(graph, changed_stages(profile.folder)), jobs)
+        graph, changed = read_graph(folder), changed_stages(folder)
+        if first := changed & PROJECTIONS:  # seconds, after which most of what looked stale often is not
+            run_stages(profile, {stage: set() for stage in first}, jobs)
+            changed = changed_stages(folder)
+        run_stages(profile, stale_stages(graph, changed), jobs)
     print(f"Everything is up to date: {os.path.relpath(results_folder(profile))}")
 
 

@@ -14,25 +14,23 @@ import pandas as pd
 
 from ssl_pose.coco import PersonRecords
 from ssl_pose.crops import CropSet
-from ssl_pose.metrics import torso_length
+from ssl_pose.predictions import quantize
+from ssl_pose.scoring import reference_lengths
 from ssl_pose.skeleton import KEYPOINT_NAMES, NUM_KEYPOINTS
 
-UNITS_PER_PIXEL = 64
 BOX_HEIGHT_EDGES = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)  # photo px
 
 
-def person_table(crops: CropSet) -> pd.DataFrame:
+def person_table(crops: CropSet, pck_reference: str) -> pd.DataFrame:
     """One row a person: ids, area, box, crop matrix, reference length of PCK (canvas px), points and visibility."""
-    boxes = crops.box_xywh * crops.crop_matrix[:, :1, 0]  # lengths in canvas px; the corner is not used
-    reference_length = torso_length(crops.keypoints, crops.visibility, boxes)
     columns = {
         "person": np.arange(len(crops), dtype=np.int32),
         "image_id": crops.image_id, "annotation_id": crops.annotation_id, "area": crops.area.astype(np.float32),
-        "reference_length": reference_length.astype(np.float32),
+        "reference_length": reference_lengths(crops, pck_reference),
     }
     columns |= {f"box_{name}": crops.box_xywh[:, i].astype(np.float32) for i, name in enumerate("xywh")}
     columns |= {f"m{row}{column}": crops.crop_matrix[:, row, column] for row in range(2) for column in range(3)}
-    fixed = np.rint(crops.keypoints * UNITS_PER_PIXEL).astype(np.int32)
+    fixed = quantize(crops.keypoints)
     for joint in range(NUM_KEYPOINTS):
         columns[f"x_{joint}"], columns[f"y_{joint}"] = fixed[:, joint, 0], fixed[:, joint, 1]
         columns[f"v_{joint}"] = crops.visibility[:, joint].astype(np.int8)

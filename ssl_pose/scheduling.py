@@ -41,6 +41,8 @@ def fitting_jobs(num_threads: int, device: str) -> int:
 
 def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_threads: int, force: bool) -> None:
     """Runs `stages`, each after those that it maps to, `jobs` at a time; the first failure stops the others."""
+    if not stages:
+        return
     progress = Progress(folder / "work" / "durations.json", list(stages), jobs)
     running: dict[str, subprocess.Popen] = {}
     done: set[str] = set()
@@ -109,7 +111,7 @@ class Progress:
         self.left, self.total = list(stages), len(stages)
         self.started: dict[str, float] = {}
         plain = not sys.stderr.isatty() or "CI" in os.environ
-        self.bar = None if plain else tqdm(total=self.total, unit="stage", bar_format="{desc} {bar} {postfix}")
+        self.bar = None if plain else tqdm(total=self.total, unit="stage", bar_format="{bar:30} {desc}")
 
     def expected(self, stage: str) -> float:
         """Seconds that the stage should take: as last time, else as its kind did, else a guess."""
@@ -128,8 +130,9 @@ class Progress:
         for stage in running:
             self.started.setdefault(stage, time.monotonic())
         if self.bar is not None:
-            self.bar.set_description_str(f"stage {self.total - len(self.left)} of {self.total}", refresh=False)
-            self.bar.set_postfix_str(f"{clock(self.time_left())} left, {', '.join(running)}")
+            number = min(self.total - len(self.left) + 1, self.total)
+            text = f"stage {number} of {self.total}, {clock(self.time_left())} left: {', '.join(running)}"
+            self.bar.set_description_str(text)
 
     def finish(self, stage: str) -> None:
         seconds = time.monotonic() - self.started.get(stage, time.monotonic())

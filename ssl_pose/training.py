@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config, TrainingConfig, fingerprint
 from ssl_pose.crops import CropSet
+from ssl_pose.files import write_json, write_text
 from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
 from ssl_pose.model import build_model, load_networks, save_networks
-from ssl_pose.provenance import describe_run, hash_code, write_json
+from ssl_pose.provenance import describe_run, hash_code
 from ssl_pose.pseudo_label import update_ema
 from ssl_pose.seeding import stream_seed
 
@@ -108,17 +109,9 @@ def train_run(
     record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began)
     record |= {"arm": arm_name, "seed": seed, "steps": config.training.steps,
                "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0}
-    write_log(results / "log.jsonl", loop.log)
-    write_json(results / "train.json", record)
+    write_text("".join(json.dumps(row) + "\n" for row in loop.log), results / "log.jsonl")
+    write_json(record, results / "train.json")
     return record
-
-
-def write_log(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes the training log as JSON lines, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(temporary, path)
 
 
 def choose_device(name: str) -> torch.device:

@@ -24,9 +24,9 @@ LONGEST_FUNCTION = 50  # lines
 ORDER = """
 files config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
-coco photos crops splits population
+coco photos crops splits
 augment model batches pseudo_label losses frameworks provenance training
-predictions scoring pseudo_quality evaluation
+predictions scoring population pseudo_quality evaluation
 results paper statistics label_analysis claims tables figures pictures reporting
 workspace projection notebook scheduling pipeline __main__
 """

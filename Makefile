@@ -1,0 +1,52 @@
+# A thin face over uv, DVC and pytest. `make help` lists the commands.
+PROFILE ?= default
+DATA ?=
+JOBS ?= 0
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ROOT_USER := $(filter 0,$(shell id -u))
+.DEFAULT_GOAL := help
+.PHONY: help setup repro report test lint lab lock clean
+
+help:  ## list these commands
+	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
+	@echo "profiles: default $(notdir $(patsubst %/params.yaml,%,$(wildcard profiles/*/params.yaml)))"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 11
+
+setup: $(READY)  ## make .venv from the hashed lock (the other commands do it when needed)
+
+repro: $(READY)  ## bring every table and figure of a profile up to date
+	$(BIN)/python -m ssl_pose repro --profile $(PROFILE) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)")
+
+report: $(READY)  ## delete tables, figures and report; make them anew from what git holds
+	$(BIN)/python -m ssl_pose report --profile $(PROFILE) --jobs $(JOBS)
+
+test: lint  ## lint, then run all tests, a smoke run of the whole pipeline among them
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check style and imports
+	$(BIN)/ruff check .
+
+lab: $(READY)  ## open JupyterLab on 127.0.0.1
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(if $(ROOT_USER),--allow-root)
+
+lock: $(READY)  ## pin the dependencies of pyproject.toml anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --no-header \
+	  --no-annotate pyproject.toml --output-file requirements.lock
+
+clean:  ## remove what the profile's run left in work/, and scratch/; results stay
+	rm -rf scratch $(if $(filter default,$(PROFILE)),work,profiles/$(PROFILE)/work)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; name one with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,197 @@
+"""The pipeline through DVC: what it declares, and a smoke run of all of it in a copy of this repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssl_pose import pipeline
+from ssl_pose.config import load_config
+from ssl_pose.pipeline import (
+    REBUILT,
+    Profile,
+    analysis_stages,
+    changed_stages,
+    link_coco,
+    open_profile,
+    read_graph,
+    reproduce,
+    stale_stages,
+    workspace_lock,
+)
+from ssl_pose.scheduling import PipelineError
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = sorted(path.parent for path in ROOT.glob("profiles/*/params.yaml"))
+GRAPH = {"code": set(), "data": {"code"}, "data_figures": {"code", "data"}, "splits": {"code", "data"},
+         "train@a-0": {"code", "splits"}, "train@b-0": {"code", "splits"}, "evaluate@a-0": {"train@a-0"},
+         "evaluate@b-0": {"train@b-0"}, "report": {"code", "evaluate@a-0", "evaluate@b-0", "data_figures"}}
+
+
+@pytest.mark.parametrize("folder", PROFILES, ids=lambda path: path.name)
+def test_a_profile_is_its_numbers_and_links_to_the_one_pipeline(folder: Path):
+    assert load_config(folder / "params.yaml").profile == folder.name
+    for name in ("dvc.yaml", "notebooks", "ssl_pose", ".dvcignore"):
+        assert (folder / name).is_symlink()
+        assert (folder / name).resolve() == ROOT / name
+    assert "analytics = false" in (folder / ".dvc" / "config").read_text()
+
+
+@pytest.mark.parametrize("profile", ["smoke", "coco_sample"])
+def test_results_that_prove_nothing_or_show_photos_are_not_committed(profile: str):
+    for name in ("dvc.lock", f"results/{profile}/report.html", "work/crops"):
+        path = f"profiles/{profile}/{name}"
+        assert subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT).returncode == 0, path
+    assert "no_scm = true" in (ROOT / "profiles" / profile / ".dvc" / "config").read_text()
+
+
+def test_a_profile_is_one_word():
+    assert open_profile("default").folder == ROOT
+    assert open_profile("smoke").config.profile == "smoke"
+    with pytest.raises(PipelineError, match="unknown profile 'smok'; there are: default, coco_partial, coco_sample"):
+        open_profile("smok")
+
+
+def test_what_changed_and_all_that_depends_on_it_is_stale_and_nothing_else():
+    assert stale_stages(GRAPH, {"train@a-0"}) == {"train@a-0": set(), "evaluate@a-0": {"train@a-0"},
+                                                  "report": {"evaluate@a-0"}}
+    assert stale_stages(GRAPH, set()) == {}
+    assert stale_stages(GRAPH, {"code"}).keys() == GRAPH.keys()
+
+
+def test_the_report_is_rebuilt_without_photos_and_training():
+    assert analysis_stages(GRAPH) == {"code": set(), "data_figures": {"code"}, "report": {"code", "data_figures"}}
+
+
+def test_a_second_run_at_once_is_refused(tmp_path: Path):
+    with workspace_lock(tmp_path), pytest.raises(PipelineError, match="another run is at work in"), \
+            workspace_lock(tmp_path):
+        pass
+    with workspace_lock(tmp_path):
+        pass
+
+
+def test_a_coco_directory_is_linked_and_the_link_is_kept(tmp_path: Path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "photos" / "annotations").mkdir(parents=True)
+    with pytest.raises(PipelineError, match="say where they are with DATA="):
+        link_coco(tmp_path, "")
+    with pytest.raises(PipelineError, match="is no COCO directory: it has no folder `annotations`"):
+        link_coco(tmp_path, str(tmp_path / "work"))
+    link_coco(tmp_path, str(tmp_path / "photos"))
+    link_coco(tmp_path, "")
+    assert (tmp_path / "work" / "coco").resolve() == tmp_path / "photos"
+
+
+def test_data_for_a_profile_that_renders_its_own_is_refused(tmp_path: Path):
+    profile = Profile(tmp_path, load_config(ROOT / "profiles" / "smoke" / "params.yaml"))
+    with pytest.raises(PipelineError, match="profile smoke renders its own data"):
+        reproduce(profile, data="photos")
+
+
+def test_the_photos_are_recorded_by_content(tmp_path: Path, coco_directory):
+    records = []
+    for name in ("here", "there"):
+        folder = tmp_path / f"profile_{name}"
+        (folder / "work").mkdir(parents=True)
+        shutil.copy(ROOT / "profiles" / "coco_sample" / "params.yaml", folder)
+        link_coco(folder, str(coco_directory(name=name)))
+        pipeline.record_source(folder)
+        records.append((folder / "work" / "source.json").read_text())
+    assert records[0] == records[1]
+    assert json.loads(records[0]).keys() == {"source", "sha256"}
+
+
+class Copy:
+    """A repository of its own with the files of this one, and its smoke profile."""
+
+    def __init__(self, folder: Path) -> None:
+        names = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, check=True,
+                               capture_output=True, text=True).stdout.split("\0")
+        for name in filter(None, names):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(ROOT / name):
+                shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+        self.root, self.smoke = folder, folder / "profiles" / "smoke"
+        self.results = self.smoke / "results" / "smoke"
+        subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+
+    def run(self, *command: str) -> str:
+        """What `python -m ssl_pose <command> --profile smoke` prints; its error fails the test."""
+        done = subprocess.run([sys.executable, "-m", "ssl_pose", *command, "--profile", "smoke"], cwd=self.root,
+                              capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(self.root)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def stale(self) -> set[str]:
+        return set(stale_stages(read_graph(self.smoke), changed_stages(self.smoke)))
+
+    def rebuilt_files(self) -> dict[str, bytes]:
+        """Content of everything that an analysis writes."""
+        paths = [path for name in REBUILT for path in [*sorted(self.results.glob(f"{name}/*")), self.results / name]]
+        return {str(path.relative_to(self.results)): path.read_bytes() for path in paths if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """The copy after a smoke run: data, splits, burn-in, every arm, evaluation, tables, figures and the report."""
+    copy = Copy(tmp_path_factory.mktemp("repository"))
+    copy.run("repro")
+    return copy
+
+
+def test_a_smoke_run_makes_every_table_and_figure_and_a_second_one_does_nothing(copy: Copy):
+    stages = yaml.safe_load((copy.smoke / "dvc.lock").read_text())["stages"]
+    config = load_config(copy.smoke / "params.yaml")
+    runs = len(config.grid) * len(config.seeds)
+    assert sum(name.startswith("evaluate@") for name in stages) == runs
+    declared = {out["path"] for stage in stages.values() for out in stage["outs"]}
+    assert all((copy.smoke / path).exists() for path in declared)
+    assert {f"results/smoke/{name}" for name in copy.rebuilt_files()} <= declared
+    assert {"tables/table_1.csv", "tables/table_2.csv", "figures/figure_1.png", "figures/figure_2.png",
+            "claims.json", "report.html"} <= copy.rebuilt_files().keys()
+    assert copy.run("repro") == "Everything is up to date: profiles/smoke/results/smoke\n"
+
+
+def test_an_edit_to_a_comment_or_to_prose_reruns_the_projection_alone(copy: Copy):
+    module, notebook = copy.root / "ssl_pose" / "training.py", copy.root / "notebooks" / "40_train.ipynb"
+    before = module.read_text(), notebook.read_text()
+    module.write_text("# A comment.\n" + before[0])
+    notebook.write_text(before[1].replace("unlabelled", "unlabeled"))
+    assert changed_stages(copy.smoke) == {"code"}
+    projection, end = copy.run("repro").splitlines()
+    assert projection.startswith("[1/1] code")
+    assert end.startswith("Everything is up to date")
+    module.write_text(before[0])
+    notebook.write_text(before[1])
+    copy.run("repro")
+
+
+def test_one_arm_or_one_more_seed_reruns_only_what_depends_on_it(copy: Copy):
+    path = copy.smoke / "params.yaml"
+    before = path.read_text()
+    analyses = set(analysis_stages(read_graph(copy.smoke))) - {"code", "data_figures"}
+    title = "    title: Dual-Student + T&R\n"
+    path.write_text(before.replace(title, f"{title}    consistency_weight: 2.0\n"))
+    assert copy.stale() == {"train@dual_student_refine-0", "evaluate@dual_student_refine-0"} | analyses
+    path.write_text(before.replace("seeds: [0]", "seeds: [0, 1]"))
+    cells = {stage for stage in copy.stale() if "@" in stage}
+    assert cells
+    assert all(stage.endswith("1") for stage in cells)
+    path.write_text(before)
+    assert copy.stale() == set()
+
+
+def test_tables_figures_and_report_are_rebuilt_to_the_byte_from_what_git_holds(copy: Copy):
+    before = copy.rebuilt_files()
+    shutil.rmtree(copy.smoke / "work")
+    shutil.rmtree(copy.smoke / ".dvc" / "cache", ignore_errors=True)
+    copy.run("report")
+    assert copy.rebuilt_files() == before
