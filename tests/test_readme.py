@@ -1,0 +1,38 @@
+"""The README says what is true of the repository."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssl_pose.config import load_config, parse_config
+from ssl_pose.reporting import BEGIN, END, readme_from_results
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_numbers_come_from_the_results():
+    block = README.split(BEGIN)[1].split(END)[0].strip()
+    expected = readme_from_results(ROOT / "results" / "default", load_config(ROOT / "params.yaml"))
+    assert block == expected.strip()
+
+
+def test_its_worked_example_is_a_valid_arm():
+    example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["arms"] |= example["arms"]
+    raw["grid"] += example["grid"]
+    config = parse_config(raw)
+    assert config.arm("dual_student_strict").confidence_threshold == 0.6
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_its_links_lead_somewhere(path: str):
+    assert (ROOT / path).exists()
+
+
+def test_it_names_every_profile():
+    profiles = {path.parent.name for path in ROOT.glob("profiles/*/params.yaml")}
+    assert profiles | {"default"} == set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
