@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_bytes(content: bytes, path: Path) -> Path:
-    """Writes `content` to `path`, makes its folder, and returns `path`."""
+    """Writes `content` to `path`, whose folder it makes; a full disk raises OSError and leaves nothing new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

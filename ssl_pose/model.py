@@ -7,19 +7,19 @@ output, and nothing else. Weights are safetensors; the architecture stands in th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_pose.config import ConfigError, ModelConfig
+from ssl_pose.files import write_bytes
 from ssl_pose.skeleton import NUM_KEYPOINTS
 
 RESNET_CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048, "resnet152": 2048}
@@ -143,10 +143,7 @@ def save_networks(path: Path, networks: Sequence[nn.Module], config: ModelConfig
     }
     # One entry: safetensors writes several in no fixed order, and equal runs shall leave equal bytes.
     metadata = {"model": json.dumps(asdict(config) | {"networks": len(networks)}, sort_keys=True)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata)
-    os.replace(temporary, path)
+    write_bytes(safetensors.torch.save(tensors, metadata), path)
 
 
 def load_networks(path: Path, config: ModelConfig, device: torch.device | str = "cpu") -> list[nn.Module]:

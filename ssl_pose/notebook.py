@@ -59,7 +59,7 @@ def execute(source: Path, parameters: dict[str, Any], output: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     try:
         papermill.execute_notebook(str(source), str(output), parameters, kernel_name="python3", cwd=".",
-                                   progress_bar=False, extra_arguments=["--IPKernelApp.log_level=40"])
+                                   progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"])
     except PapermillExecutionError as error:
         raise NotebookError(f"notebook {source.stem}, In [{error.exec_count}]: {cause(error)}") from None
     except DeadKernelError:

@@ -8,9 +8,9 @@ that a resumed run needs to end with the bits of an uninterrupted one. States ar
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
-import os
 import pickle
 import signal
 import time
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config, TrainingConfig, fingerprint
 from ssl_pose.crops import CropSet
-from ssl_pose.files import write_json, write_text
+from ssl_pose.files import write_bytes, write_json, write_text
 from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
 from ssl_pose.model import build_model, load_networks, save_networks
 from ssl_pose.provenance import describe_run, hash_code
@@ -241,15 +241,14 @@ def _state_key(config_hash: str, crops: CropSet, labeled: np.ndarray) -> str:
 
 
 def _save_state(loop: Loop, state: Path, key: str) -> None:
-    state.mkdir(parents=True, exist_ok=True)
-    temporary = state / "state.pt.part"
     content = {
         "key": key, "step": loop.step, "log": loop.log, "optimizer": loop.optimizer.state_dict(),
         "sums": loop.meter.sums, "count": loop.meter.count,
         "networks": {role: network.state_dict() for role, network in loop.networks.items()},
     }
-    torch.save(content, temporary)
-    os.replace(temporary, state / "state.pt")
+    buffer = io.BytesIO()  # written at once below: torch.save to a full disk says nothing of the disk
+    torch.save(content, buffer)
+    write_bytes(buffer.getvalue(), state / "state.pt")
 
 
 def _restore(loop: Loop, state: Path, key: str) -> None:

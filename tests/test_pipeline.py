@@ -179,7 +179,7 @@ def test_a_smoke_run_makes_every_table_and_figure_and_a_second_one_does_nothing(
 
 def test_an_edit_to_a_comment_or_to_prose_reruns_the_projection_alone(copy: Copy):
     module, notebook = copy.root / "ssl_pose" / "training.py", copy.root / "notebooks" / "40_train.ipynb"
-    with edited(module, '"""The training', '# A comment.\n"""The training'), edited(notebook, "unlabelled", "unlabeled"):
+    with edited(module, "import copy\n", "import copy  # a comment\n"), edited(notebook, "unlabelled", "unlabeled"):
         assert changed_stages(copy.smoke) == {"code"}
         projection, end = copy.run("repro").splitlines()
         assert projection.startswith("[1/1] code")
