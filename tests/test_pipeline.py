@@ -205,6 +205,22 @@ def test_one_more_seed_runs_only_its_own_cells_and_the_analyses(copy: Copy):
     assert copy.stale() == set()
 
 
+def test_every_notebook_runs_by_run_all_and_writes_to_scratch_alone(copy: Copy):
+    """With the defaults of its parameters cell and without DVC: smoke's numbers, the committed default results."""
+    def committed() -> dict[Path, bytes]:
+        paths = [*(copy.root / "results").rglob("*"), *copy.smoke.joinpath("results").rglob("*")]
+        return {path: path.read_bytes() for path in paths if path.is_file()}
+
+    before = committed()
+    names = sorted(path.stem for path in (copy.root / "notebooks").glob("*.ipynb"))
+    for name in names:
+        done = subprocess.run([sys.executable, "-m", "ssl_pose", "notebook", name], cwd=copy.root, text=True,
+                              capture_output=True, env=os.environ | {"PYTHONPATH": str(copy.root)})
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+    assert sorted(path.stem for path in (copy.root / "scratch" / "notebooks").glob("*.ipynb")) == names
+    assert committed() == before
+
+
 def test_tables_figures_and_report_are_rebuilt_to_the_byte_from_what_git_holds(copy: Copy):
     before = copy.rebuilt_files()
     shutil.rmtree(copy.smoke / "work")
