@@ -73,8 +73,9 @@ def paired_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure
 
 
 def refine_pairs(config: Config) -> list[tuple[str, str]]:
-    """The pairs (with, without) of arms that differ in threshold-and-refine alone."""
-    plain = {name: dataclasses.replace(arm, title="") for name, arm in config.arms.items()}
+    """The pairs (with, without) of arms that differ in threshold-and-refine, and perhaps its threshold, alone."""
+    same = {"title": "", "confidence_threshold": 0.0, "below_threshold": "drop"}
+    plain = {name: dataclasses.replace(arm, **same) for name, arm in config.arms.items()}
     return [
         (refined, arm)
         for arm, body in plain.items()
