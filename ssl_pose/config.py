@@ -130,6 +130,7 @@ class TrainingConfig:
     num_threads: int = bounded(1)  # per process, on a CPU
     log_every: int = bounded(1)  # steps
     checkpoint_every: int = bounded(1)  # steps
+    on_collapse: Literal["warn", "stop"]  # when the networks fall to background
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,13 @@ class Setting:
 def supervised(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: None,
                setting: Setting) -> Losses:
     """Every student learns from the labelled batch alone."""
-    losses = []
+    losses, peaks = [], []
     for student in students:
         predicted = predict_heatmaps(student, labeled.images, setting.precision)
         losses.append(heatmap_loss(predicted, labeled.heatmaps, labeled.weight))
+        peaks.append(predicted.detach().amax(dim=(2, 3)).mean())
     total = torch.stack(losses).sum()
-    return {"loss": total, "supervised_loss": total.detach()}
+    return {"loss": total, "supervised_loss": total.detach(), "peak": torch.stack(peaks).mean()}
 
 
 def consistency(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: UnlabeledBatch,

@@ -1,4 +1,8 @@
-"""The training loop: burn-in and runs, with exact resume, a log, and a stop when training diverges.
+"""The training loop: burn-in and runs, with exact resume, a log, and a word when training diverges.
+
+A loss or a weight that is infinite or NaN stops the run. Networks that fall to background, the trivial solution
+of learning from oneself, are a finding: the record says so and the run goes on, unless `training.on_collapse`
+is `stop`. Either way the last state from before lies in the run's state folder.
 
 Step n draws its data from streams named by n (batches.py), so a state of networks, optimiser and step is all
 that a resumed run needs to end with the bits of an uninterrupted one. States are written every
@@ -7,6 +11,7 @@ that a resumed run needs to end with the bits of an uninterrupted one. States ar
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -15,7 +20,6 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +40,8 @@ from ssl_pose.seeding import stream_seed
 
 SECTIONS = ("data", "synthetic", "splits", "model", "views", "method", "training")  # that shape a run
 NUM_STUDENTS = 2
+BACKGROUND_PEAK = 0.1  # mean height of peaks, of 1 at best, under which heatmaps say nothing but background
+STANDING_PEAK = 2 * BACKGROUND_PEAK  # what it takes to have stood before one can fall
 
 
 class TrainingError(ValueError):
@@ -51,6 +57,7 @@ class Loop:
     step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
     meter: Meter = field(default_factory=lambda: Meter())
+    standing: bool = False  # whether the networks predicted more than background at the last checkpoint
 
 
 def burn_in(config: Config, seed: int, crops: CropSet, labeled: np.ndarray, output: Path, state: Path) -> None:
@@ -109,6 +116,9 @@ def train_run(
     record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began)
     record |= {"arm": arm_name, "seed": seed, "steps": config.training.steps,
                "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0}
+    record["collapse"] = describe_collapse(loop.log)
+    if record["collapse"]:
+        print(f"warning: {name}: {record['collapse']}", flush=True)
     write_text("".join(json.dumps(row) + "\n" for row in loop.log), results / "log.jsonl")
     write_json(record, results / "train.json")
     return record
@@ -174,7 +184,8 @@ def _optimise(
             if loop.step % training.log_every == 0 or last:
                 loop.log.append(_log_row(loop, num_steps, rate, name))
             if loop.step % training.checkpoint_every == 0 or last or stop:
-                loop.meter.check(name, loop.step, state)
+                _check_finite(loop, name, state)
+                _keep_before_collapse(loop, training, name, state)
                 _save_state(loop, state, key)
             if stop and not last:
                 raise TrainingError(f"{name} stopped by SIGTERM at step {loop.step}; its state is saved, "
@@ -212,13 +223,47 @@ class Meter:
         names, self.sums, self.count = list(self.sums), {}, 0
         return dict(zip(names, means, strict=True))
 
-    def check(self, name: str, step: int, state: Path) -> None:
-        """Raises `TrainingError` if any loss so far was infinite or NaN."""
-        if self.finite is not None and not bool(self.finite):
+
+def _check_finite(loop: Loop, name: str, state: Path) -> None:
+    """Raises `TrainingError` if a loss so far was infinite or NaN, or a weight is: a gradient can overflow alone."""
+    weights = [value for network in loop.networks.values() for value in network.parameters()]
+    finite = {"loss": loop.meter.finite, "weights": torch.stack(torch._foreach_norm(weights)).isfinite().all()}
+    for what, good in finite.items():
+        if good is not None and not bool(good):
             raise TrainingError(
-                f"{name}: the loss became infinite or NaN by step {step}; the last good state is kept in "
+                f"{name}: the {what} became infinite or NaN by step {loop.step}; the last good state is kept in "
                 f"{state}; lower training.learning_rate or method.consistency_weight"
             )
+
+
+def describe_collapse(log: list[dict[str, float]]) -> str:
+    """Since when the peaks in `log` are background, as a line; empty where they are not at its end.
+
+    A run that dips and recovers has not collapsed. One that never stood, being short or without burn-in, has
+    learnt nothing yet, and its line says that instead.
+    """
+    peaks = [(row["step"], row["peak"]) for row in log if "peak" in row]
+    if not peaks or peaks[-1][1] >= BACKGROUND_PEAK:
+        return ""
+    end, highest = peaks[-1][1], max(peak for _, peak in peaks)
+    if highest < STANDING_PEAK:
+        return f"never left the background (mean peak {end:.3f} at the end)"
+    stood = max(step for step, peak in peaks if peak >= BACKGROUND_PEAK)
+    return f"fell to background after step {stood} (mean peak {highest:.2f} before, {end:.3f} at the end)"
+
+
+def _keep_before_collapse(loop: Loop, training: TrainingConfig, name: str, state: Path) -> None:
+    """When the networks have just fallen to background, puts the state from before that aside, or stops the run."""
+    collapse = describe_collapse(loop.log)
+    if not collapse.startswith("fell"):
+        loop.standing = True
+    elif training.on_collapse == "stop":
+        raise TrainingError(f"{name}: {collapse}; the state from before is kept in {state}; lower "
+                            "training.learning_rate, or set training.on_collapse to warn")
+    elif loop.standing:
+        loop.standing = False
+        with contextlib.suppress(FileNotFoundError):
+            (state / "state.pt").replace(state / "before_collapse.pt")
 
 
 def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, float]:
@@ -255,9 +300,9 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
     """Continues from the saved state if it was made with the same key; any other state is left to be replaced."""
     try:
         content = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
-    except (FileNotFoundError, EOFError, RuntimeError, pickle.UnpicklingError):
-        return
-    if content["key"] != key:
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
+        return  # not there, or cut short: begin anew
+    if not isinstance(content, dict) or content.get("key") != key:
         return
     for role, network in loop.networks.items():
         network.load_state_dict(content["networks"][role])
@@ -266,9 +311,10 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
     device = next(iter(loop.networks["student0"].parameters())).device
     loop.meter.sums = {name: value.to(device) for name, value in content["sums"].items()}
     loop.meter.count = content["count"]
+    loop.standing = not describe_collapse(loop.log).startswith("fell")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_requested() -> Iterator[list[bool]]:
     """A list that becomes true once SIGTERM arrives, so that the loop can save its state and stop."""
     requests: list[bool] = []

@@ -1,5 +1,6 @@
 """The loop: same seed same bits, exact resume, and what happens when it must stop."""
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import ssl_pose.training as training_module
 from ssl_pose.config import Config, load_config
 from ssl_pose.crops import CropSet
 from ssl_pose.model import load_networks
-from ssl_pose.training import TrainingError, burn_in, train_run
+from ssl_pose.training import TrainingError, burn_in, describe_collapse, train_run
 from tests.fake_crops import INPUT_SIZE, make_crops
 
 LABELED = np.arange(24) < 8
@@ -113,11 +114,90 @@ def test_divergence_is_named_and_leaves_the_last_good_state(config, crops, tmp_p
     assert all(value.isfinite().all() for value in state["networks"]["student0"].values())
 
 
-def test_a_truncated_state_is_started_anew(config, crops, tmp_path):
+def test_a_weight_that_overflows_behind_a_finite_loss_is_named_too(config, crops, tmp_path, monkeypatch):
+    real = training_module.Meter.add
+
+    def overflow(meter, losses):
+        real(meter, losses)
+        if meter.count == 2:
+            for parameter in opened[-1].networks["student0"].parameters():
+                parameter.data.fill_(torch.inf)
+
+    opened, real_open = [], training_module._open_loop
+    monkeypatch.setattr(training_module, "_open_loop", lambda *given: opened.append(real_open(*given)) or opened[-1])
+    monkeypatch.setattr(training_module.Meter, "add", overflow)
+    with pytest.raises(TrainingError, match=r"burn-in of seed 0: the weights became infinite or NaN by step 2;"):
+        burn_in(config, 0, crops, LABELED, tmp_path / "start.safetensors", tmp_path / "state")
+    assert not (tmp_path / "start.safetensors").exists()
+
+
+@pytest.mark.parametrize(("peaks", "line"), [
+    ([0.4, 0.3, 0.05, 0.02], "fell to background after step 2 (mean peak 0.40 before, 0.020 at the end)"),
+    ([0.4, 0.05, 0.3, 0.05], "fell to background after step 3 (mean peak 0.40 before, 0.050 at the end)"),
+    ([0.4, 0.05, 0.1], ""),
+    ([0.01, 0.15, 0.04], "never left the background (mean peak 0.040 at the end)"),
+    ([], ""),
+])
+def test_a_collapse_is_a_fall_that_lasts_to_the_end_of_the_log(peaks, line):
+    assert describe_collapse([{"step": step, "peak": peak} for step, peak in enumerate(peaks, 1)]) == line
+    assert describe_collapse([{"step": 1, "loss": 0.5}]) == ""
+
+
+@pytest.fixture
+def collapsing(monkeypatch) -> None:
+    """From step 4 of a run on, the peaks in the log are those of blank maps."""
+    real = training_module._log_row
+
+    def row(loop, *given):
+        return real(loop, *given) | {"peak": 0.4 if loop.step < 4 else 0.01}
+
+    monkeypatch.setattr(training_module, "_log_row", row)
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_a_collapse_is_recorded_warned_of_and_the_run_goes_on(config, crops, tmp_path, capsys):
+    run(config, crops, tmp_path)
+    line = "fell to background after step 3 (mean peak 0.40 before, 0.010 at the end)"
+    assert json.loads((tmp_path / "train.json").read_text())["collapse"] == line
+    assert f"warning: full, seed 0: {line}" in capsys.readouterr().out
+    kept = torch.load(tmp_path / "state" / "full" / "before_collapse.pt", weights_only=True)
+    assert kept["step"] == 4  # the row of step 3 stood, that of step 6 lay
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_a_collapse_stops_the_run_where_the_numbers_say_so(config, crops, tmp_path):
+    strict = replace(config, training=replace(config.training, on_collapse="stop"))
+    with pytest.raises(TrainingError, match=r"full, seed 0: fell to background after step 3 .*; the state from before"):
+        run(strict, crops, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert torch.load(tmp_path / "state" / "full" / "state.pt", weights_only=True)["step"] == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no state at all", None], ids=["empty", "zip", "text", "cut"])
+def test_a_state_that_cannot_be_read_is_started_anew(config, crops, tmp_path, content):
     whole = run(config, crops, tmp_path)
     state = tmp_path / "state" / "full" / "state.pt"
-    state.write_bytes(state.read_bytes()[:500])
+    state.write_bytes(state.read_bytes()[:500] if content is None else content)
     assert run(config, crops, tmp_path) == whole
+
+
+def test_a_state_of_another_kind_is_started_anew_and_none_is_unpickled(config, crops, tmp_path):
+    whole = run(config, crops, tmp_path)
+    state = tmp_path / "state" / "full" / "state.pt"
+    for content in ({"step": 3}, torch.zeros(2), Trap(tmp_path / "sprung")):
+        torch.save(content, state)
+        assert run(config, crops, tmp_path) == whole
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def test_teacher_student_saves_student_and_teacher_and_dual_student_both_students(config, crops, tmp_path):
