@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -118,11 +119,15 @@ class ArmConfig(MethodConfig):
 @dataclass(frozen=True)
 class TrainingConfig:
     burn_in_steps: int = bounded(0)
-    steps: int = bounded(1)
+    steps: int = bounded(0)  # length of a run, or 0: `epochs` says it
+    epochs: int = bounded(0)  # length of a run in passes over the unlabelled pool, or 0: `steps` says it
     labeled_batch: int = bounded(1)
     unlabeled_batch: int = bounded(1)
     learning_rate: float = bounded(0.0)
+    schedule: Literal["cosine", "milestones"]
     final_learning_rate: float = bounded(0.0)  # share of learning_rate at the end of the cosine
+    milestones: tuple[int, ...] = bounded(1)  # times a factor at the end of these epochs (steps, where epochs is 0)
+    milestone_factor: float = bounded(0.0, 1.0)
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     channels_last: bool
@@ -131,6 +136,19 @@ class TrainingConfig:
     log_every: int = bounded(1)  # steps
     checkpoint_every: int = bounded(1)  # steps
     on_collapse: Literal["warn", "stop"]  # when the networks fall to background
+
+    def run_steps(self, pool_size: int) -> int:
+        """Steps of a run whose unlabelled pool has `pool_size` persons; the last pass may end inside a batch."""
+        return self.steps or self._epochs_to_steps(self.epochs, pool_size)
+
+    def milestone_steps(self, pool_size: int) -> tuple[int, ...]:
+        """The steps after which the rate falls."""
+        if self.steps:
+            return self.milestones
+        return tuple(self._epochs_to_steps(epoch, pool_size) for epoch in self.milestones)
+
+    def _epochs_to_steps(self, epochs: int, pool_size: int) -> int:
+        return math.ceil(epochs * pool_size / self.unlabeled_batch)
 
 
 @dataclass(frozen=True)
@@ -232,6 +250,7 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"model.heatmap_stride must be 1, 2 or 4 for unet, got {stride}")
     if config.model.architecture == "unet" and config.model.pretrained != "none":
         raise ConfigError("model.pretrained must be 'none' for unet: there are no published weights of it")
+    _check_length(config.training)
     for section, bounds in (("weak", config.views.weak), ("multi", config.views.multi),
                             ("strong", config.views.strong), ("labeled", config.views.labeled)):
         if bounds.box_scale[0] > bounds.box_scale[1]:
@@ -247,6 +266,17 @@ def _check_together(config: Config) -> None:
             raise ConfigError(f"arms.{name}: ensemble {arm.ensemble!r} needs num_views of at least 1")
         if arm.selection != "off" and (arm.framework != "dual_student" or not arm.num_views):
             raise ConfigError(f"arms.{name}: selection needs framework dual_student and num_views >= 1")
+
+
+def _check_length(training: TrainingConfig) -> None:
+    """A run's length is said once, and its milestones lie in it, in order."""
+    if bool(training.steps) == bool(training.epochs):
+        raise ConfigError(f"training.steps and training.epochs: one must be 0 and the other not, got {training.steps} "
+                          f"and {training.epochs}")
+    length, milestones = training.steps or training.epochs, training.milestones
+    if training.schedule == "milestones" and (sorted(set(milestones)) != list(milestones) or milestones[-1] >= length):
+        raise ConfigError(f"training.milestones must rise and be less than the run's length {length}, "
+                          f"got {list(milestones)}")
 
 
 def _parse(cls: type, raw: Any, name: str) -> Any:

@@ -36,6 +36,7 @@ from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
 from ssl_pose.model import build_model, load_networks, save_networks
 from ssl_pose.provenance import describe_run, hash_code
 from ssl_pose.pseudo_label import update_ema
+from ssl_pose.schedules import Schedule, constant_rate, run_schedule
 from ssl_pose.seeding import stream_seed
 
 SECTIONS = ("data", "synthetic", "splits", "model", "views", "method", "training")  # that shape a run
@@ -78,7 +79,8 @@ def burn_in(config: Config, seed: int, crops: CropSet, labeled: np.ndarray, outp
     name = f"burn-in of seed {seed}"
     loop = _open_loop({f"student{i}": student for i, student in enumerate(students)}, config.training)
     key = _state_key(_config_hash(config, name), crops, labeled)
-    _optimise(loop, step_losses, None, config.training, config.training.burn_in_steps, _constant, state, key, name)
+    _optimise(loop, step_losses, None, config.training, config.training.burn_in_steps, constant_rate(config.training),
+              state, key, name)
     save_networks(output, students, config.model)
 
 
@@ -94,7 +96,10 @@ def train_run(
     began = time.monotonic()
     arm = config.arm(arm_name)
     framework = FRAMEWORKS[arm.framework]
-    device, pool, rows, others = _prepare(config, crops, np.ones_like(labeled) if arm.labels == "all" else labeled)
+    pool_size = int(_in_pool(config, labeled).sum())  # of the split, so that all arms of a seed train equally long
+    num_steps = config.training.run_steps(pool_size)
+    annotated = (crops.visibility > 0).any(1)
+    device, pool, rows, others = _prepare(config, crops, annotated if arm.labels == "all" else labeled)
     students = load_networks(start, config.model, device)[: framework.num_students]
     teacher = copy.deepcopy(students[0]).requires_grad_(False) if framework.uses_teacher else None
     setting = Setting(arm, config.model.heatmap_sigma, config.training.precision)
@@ -108,13 +113,14 @@ def train_run(
     loop = _open_loop({f"student{i}": student for i, student in enumerate(students)}, config.training)
     if teacher is not None:
         loop.networks["teacher"] = teacher
-    after_step = _ema_update(teacher, students[0], arm, config.training) if teacher is not None else None
+    after_step = _ema_update(teacher, students[0], arm, num_steps) if teacher is not None else None
     config_hash = _config_hash(config, name, arm)
     key = _state_key(config_hash, crops, labeled)
-    _optimise(loop, step_losses, after_step, config.training, config.training.steps, _cosine, state, key, name)
+    schedule = run_schedule(config.training, pool_size)
+    _optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
     save_networks(model_path, list(loop.networks.values()), config.model)
     record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began)
-    record |= {"arm": arm_name, "seed": seed, "steps": config.training.steps,
+    record |= {"arm": arm_name, "seed": seed, "steps": num_steps,
                "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0}
     record["collapse"] = describe_collapse(loop.log)
     if record["collapse"]:
@@ -138,9 +144,14 @@ def _prepare(config: Config, crops: CropSet, labeled: np.ndarray) -> tuple[torch
     device = choose_device(config.training.device)
     if device.type == "cpu":
         torch.set_num_threads(config.training.num_threads)
-    in_pool = ~labeled if config.splits.exclude_labeled else np.ones_like(labeled)
-    rows, others = (torch.from_numpy(np.flatnonzero(mask)).to(device) for mask in (labeled, in_pool))
+    masks = (labeled, _in_pool(config, labeled))
+    rows, others = (torch.from_numpy(np.flatnonzero(mask)).to(device) for mask in masks)
     return device, open_pool(crops, device), rows, others
+
+
+def _in_pool(config: Config, labeled: np.ndarray) -> np.ndarray:
+    """Mask (N,) of the unlabelled pool under the split `labeled` (N,)."""
+    return ~labeled if config.splits.exclude_labeled else np.ones_like(labeled)
 
 
 def _open_loop(students: dict[str, nn.Module], training: TrainingConfig) -> Loop:
@@ -154,22 +165,21 @@ def _open_loop(students: dict[str, nn.Module], training: TrainingConfig) -> Loop
     return Loop(dict(students), torch.optim.Adam(parameters, lr=training.learning_rate, fused=True))
 
 
-def _ema_update(teacher: nn.Module, student: nn.Module, arm: ArmConfig, training: TrainingConfig) -> Callable:
+def _ema_update(teacher: nn.Module, student: nn.Module, arm: ArmConfig, num_steps: int) -> Callable:
     """After every step: the teacher follows the student with a horizon that is a share of the run."""
-    decay = math.exp(-1 / (arm.ema_horizon * training.steps)) if arm.ema_horizon else 0.0
+    decay = math.exp(-1 / (arm.ema_horizon * num_steps)) if arm.ema_horizon else 0.0
     return lambda: update_ema(teacher, student, decay)
 
 
 def _optimise(
     loop: Loop, step_losses: Callable[[int], Losses], after_step: Callable[[], None] | None,
-    training: TrainingConfig, num_steps: int, schedule: Callable[[int, int, TrainingConfig], float],
-    state: Path, key: str, name: str,
+    training: TrainingConfig, num_steps: int, schedule: Schedule, state: Path, key: str, name: str,
 ) -> None:
     """Runs `loop` to `num_steps` from wherever its state stands; the loop never waits for the device but to log."""
     _restore(loop, state, key)
     with _stop_requested() as stop:
         while loop.step < num_steps:
-            rate = schedule(loop.step, num_steps, training)
+            rate = schedule(loop.step)
             for group in loop.optimizer.param_groups:
                 group["lr"] = rate
             losses = step_losses(loop.step)
@@ -190,16 +200,6 @@ def _optimise(
             if stop and not last:
                 raise TrainingError(f"{name} stopped by SIGTERM at step {loop.step}; its state is saved, "
                                     "run the same command again to continue")
-
-
-def _constant(step: int, num_steps: int, training: TrainingConfig) -> float:
-    return training.learning_rate
-
-
-def _cosine(step: int, num_steps: int, training: TrainingConfig) -> float:
-    """From learning_rate down to its share final_learning_rate along half a cosine."""
-    low, progress = training.final_learning_rate, step / num_steps
-    return training.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 class Meter:

@@ -85,7 +85,11 @@ WRONG = {
     "arms as list": ({"arms": ["full"]}, "arms must be a mapping, got ['full']"),
     "arm as text": ({"arms__full": "maximum"}, "arms.full must be a mapping of options, got 'maximum'"),
     "negative count": ({"training__burn_in_steps": -1}, "training.burn_in_steps must be at least 0, got -1"),
-    "no steps": ({"training__steps": 0}, "training.steps must be at least 1, got 0"),
+    "no length": ({"training__steps": 0}, "training.steps and training.epochs: one must be 0 and the other not, got 0"),
+    "two lengths": ({"training__epochs": 3}, "training.epochs: one must be 0 and the other not, got 500 and 3"),
+    "milestones fall": ({"training__schedule": "milestones", "training__milestones": [25, 20]},
+                        "training.milestones must rise and be less than the run's length 500, got [25, 20]"),
+    "late milestone": ({"training__schedule": "milestones", "training__milestones": [500]}, "length 500, got [500]"),
     "negative views": ({"method__num_views": -1}, "method.num_views must be at least 0, got -1"),
     "views of an arm": ({"arms__full__num_views": -2}, "arms.full.num_views must be at least 0, got -2"),
     "tau above 1": ({"method__confidence_threshold": 1.5}, "confidence_threshold must be in [0.0, 1.0], got 1.5"),
@@ -168,8 +172,8 @@ def test_an_override_of_an_unknown_key_is_refused(dotted):
 
 
 def test_an_override_is_checked_like_the_file():
-    with pytest.raises(ConfigError, match=r"training\.steps must be at least 1, got 0"):
-        load_config(PARAMS, {"training.steps": 0})
+    with pytest.raises(ConfigError, match=r"training\.steps must be at least 0, got -1"):
+        load_config(PARAMS, {"training.steps": -1})
     with pytest.raises(ConfigError, match=r"unknown key arms\.full\.views"):
         load_config(PARAMS, {"arms.full.views": 1})
 

@@ -248,3 +248,15 @@ def test_a_full_disk_is_named_and_the_state_before_it_stays(config, crops, tmp_p
     monkeypatch.setattr(training_module, "write_bytes", real)
     assert torch.load(tmp_path / "state" / "full" / "state.pt", weights_only=True)["step"] == 2
     assert run(config, crops, tmp_path) == run(config, crops, tmp_path / "whole")
+
+
+def test_a_length_in_epochs_is_that_many_passes_over_the_pool_for_every_arm(config, crops, tmp_path):
+    """16 of 24 persons are unlabelled and come 4 a step: 3 epochs are 12 steps, with a fall after 8."""
+    training = replace(config.training, steps=0, epochs=3, schedule="milestones", milestones=(2,), log_every=1)
+    epochs = replace(config, training=training)
+    for arm in ("dual_student", "all_labels"):
+        run(epochs, crops, tmp_path / arm, arm)
+        rows = [json.loads(line) for line in (tmp_path / arm / "log.jsonl").read_text().splitlines()]
+        rates = [row["learning_rate"] for row in rows]
+        assert rates == pytest.approx([training.learning_rate] * 8 + [training.learning_rate / 10] * 4)
+        assert json.loads((tmp_path / arm / "train.json").read_text())["steps"] == 12
