@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from ssl_pose.files import remedy
 from ssl_pose.workspace import PIPELINE, REPOSITORY, SCRATCH
 
 
@@ -17,12 +18,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given.command(given)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def describe_error(error: ValueError | OSError) -> str:
+    """One line: our own errors say what to do themselves, the system's are completed by it."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return " ".join(str(error).split())
+    place = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{place}{remedy(error.errno)}"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,8 +75,10 @@ def run_report(given: argparse.Namespace) -> None:
 
 def run_one_notebook(given: argparse.Namespace) -> None:
     sys.modules["rfc3987_syntax"] = None  # jsonschema would build its check of URLs: 0.7 s, and unused here
+    from ssl_pose.lifeline import interrupt_without_drivers
     from ssl_pose.notebook import run_notebook
 
+    interrupt_without_drivers()
     parameters = dict(given.parameter)
     if given.pipeline:
         parameters |= {"params_file": "params.yaml", "workspace": PIPELINE}

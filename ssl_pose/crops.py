@@ -15,7 +15,6 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ssl_pose.coco import DataError, PersonRecords, annotation_path, hash_file, load_persons
+from ssl_pose.files import new_directory, write_json
+from ssl_pose.lifeline import end_with_parent
 from ssl_pose.photos import FILL_COLOR, canvas_size_for, crop_matrices, cut_person, read_photo
 
 if TYPE_CHECKING:
@@ -103,30 +104,24 @@ def pack_crops(
     canvas_size = canvas_size_for(input_size, canvas_scale)
     matrices = crop_matrices(records.box_xywh[:count], input_size, canvas_size, box_padding)
     photos = _group_by_photo(records, matrices, Path(coco_directory) / split)
-    out_directory = Path(out_directory)
-    partial = out_directory.with_name(out_directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
-        partial.mkdir(parents=True)
-        _reserve(partial / "crops.npy", (count, *canvas_size, 3))
-        color_sum = _cut_photos(photos, partial / "crops.npy", num_workers, count, progress)
-        np.savez(partial / "persons.npz", **_person_arrays(records, matrices))
-        manifest = {
-            "schema": SCHEMA, "split": split, "num_persons": count, "num_photos": len(photos),
-            "input_size": list(input_size), "canvas_size": list(canvas_size), "box_padding": box_padding,
-            "fill_color": list(FILL_COLOR), "selection": records.counts,
-            "mean_color": (color_sum / (255 * count * math.prod(canvas_size))).tolist(),
-            "annotations_sha256": hash_file(annotation_path(coco_directory, split)),
-            "sha256": {name: hash_file(partial / name) for name in ("crops.npy", "persons.npz")},
-        }
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        _replace_directory(partial, out_directory)
+        with new_directory(Path(out_directory)) as partial:
+            _reserve(partial / "crops.npy", (count, *canvas_size, 3))
+            color_sum = _cut_photos(photos, partial / "crops.npy", num_workers, count, progress)
+            np.savez(partial / "persons.npz", **_person_arrays(records, matrices))
+            manifest = {
+                "schema": SCHEMA, "split": split, "num_persons": count, "num_photos": len(photos),
+                "input_size": list(input_size), "canvas_size": list(canvas_size), "box_padding": box_padding,
+                "fill_color": list(FILL_COLOR), "selection": records.counts,
+                "mean_color": (color_sum / (255 * count * math.prod(canvas_size))).tolist(),
+                "annotations_sha256": hash_file(annotation_path(coco_directory, split)),
+                "sha256": {name: hash_file(partial / name) for name in ("crops.npy", "persons.npz")},
+            }
+            write_json(manifest, partial / "manifest.json")
     except OSError as error:
         size = count * math.prod(canvas_size) * 3 / 1e9
         raise DataError(f"cannot write {out_directory} ({error.strerror}): the crops take {size:.2f} GB; "
                         "free the disk, or lower data.canvas_scale or data.max_train_persons") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 
@@ -207,7 +202,8 @@ def _run_tasks(tasks: Iterable[_Task], num_workers: int) -> Iterator[tuple[np.nd
         yield from map(_cut_task, tasks)
         return
     # spawn: a fork would copy the threads and the CUDA state of a process that runs torch
-    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"),
+                               initializer=end_with_parent)
     try:
         pending = deque()
         for task in tasks:
@@ -259,13 +255,3 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not needed <= manifest.keys() or manifest["schema"] != SCHEMA:
         raise DataError(f"{path} is no manifest of packed crops, schema {SCHEMA}; pack the crops again")
     return manifest
-
-
-def _replace_directory(source: Path, target: Path) -> None:
-    """Renames `source` to `target`; a folder that is there already makes room first."""
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    source.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,17 +1,45 @@
-"""[I/O] Files that appear whole or not at all: written under a temporary name, then renamed."""
+"""[I/O] Files and folders that appear whole or not at all: made under a temporary name, then renamed.
+
+A temporary name ends in `.<process>.partial`, which git and DVC ignore. What a killed process left under one is
+removed when its file is written again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+AGAIN = "then run the same command again"
+REMEDIES = {
+    errno.ENOSPC: f"free some space, {AGAIN}",
+    errno.EDQUOT: f"free some space within the quota, {AGAIN}",
+    errno.EFBIG: f"raise the limit on file sizes (ulimit -f), {AGAIN}",
+    errno.EROFS: f"make that place writable, {AGAIN}",
+    errno.EACCES: f"make that place accessible to this user, {AGAIN}",
+    errno.EPERM: f"make that place accessible to this user, {AGAIN}",
+    errno.ENOENT: "run the command that makes it, or look whether another program removes files there",
+    errno.ENOMEM: f"close other programs, or run fewer stages side by side (JOBS=1), {AGAIN}",
+    errno.EMFILE: f"raise the limit on open files (ulimit -n), {AGAIN}",
+}
+
+
+def remedy(number: int | None) -> str:
+    """What to do about the system's error `number`, as the end of a sentence; empty where nothing is known."""
+    return f"; {REMEDIES[number]}" if number in REMEDIES else ""
 
 
 def write_bytes(content: bytes, path: Path) -> Path:
     """Writes `content` to `path`, whose folder it makes; a full disk raises OSError and leaves nothing new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = _beside(path)
     try:
         partial.write_bytes(content)
         partial.replace(path)
@@ -26,3 +54,31 @@ def write_text(text: str, path: Path) -> Path:
 
 def write_json(value: Any, path: Path) -> Path:
     return write_text(json.dumps(value, indent=1) + "\n", path)
+
+
+@contextlib.contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `target` when the block ends well, and is removed if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _beside(target)
+    partial.mkdir()
+    try:
+        yield partial
+        if target.exists():
+            old = target.with_name(f"{target.name}.old.{os.getpid()}.partial")
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name for `path`; removes what processes that are no more left under theirs."""
+    for stale in path.parent.glob(f"{path.name}.*.partial"):
+        owner = stale.suffixes[-2][1:]
+        if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")

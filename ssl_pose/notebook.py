@@ -20,11 +20,15 @@ import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from ssl_pose.files import remedy
+from ssl_pose.scheduling import OUT_OF_MEMORY
 from ssl_pose.workspace import REPOSITORY
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict, "list": list}
 FORGET = ("papermill", "execution")  # metadata with timestamps and durations
+OUT_OF_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python and NumPy; of torch on a GPU
+SYSTEM_ERROR = re.compile(r"\[Errno (?P<number>\d+)\] ")  # how an OSError begins
 ANSI_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -63,7 +67,7 @@ def execute(source: Path, parameters: dict[str, Any], output: Path) -> None:
     except PapermillExecutionError as error:
         raise NotebookError(f"notebook {source.stem}, In [{error.exec_count}]: {cause(error)}") from None
     except DeadKernelError:
-        raise NotebookError(f"notebook {source.stem}: its process was killed; out of memory?") from None
+        raise NotebookError(f"notebook {source.stem}: its process was killed; {OUT_OF_MEMORY}") from None
 
 
 def cause(error: PapermillExecutionError) -> str:
@@ -72,6 +76,10 @@ def cause(error: PapermillExecutionError) -> str:
     if not text:  # a bare assert: the line itself says what was expected
         marked = [line for line in ANSI_COLOR.sub("", "\n".join(error.traceback)).splitlines() if "-> " in line]
         text = " ".join(marked[-1].split()[2:]) if marked else ""
+    if error.ename in OUT_OF_MEMORY_ERRORS or "can't allocate memory" in text:
+        return f"out of memory ({text}); {OUT_OF_MEMORY}"
+    if found := SYSTEM_ERROR.match(text):
+        return f"{text[found.end():]}{remedy(int(found['number']))}"
     return f"{error.ename}: {text}" if hasattr(builtins, error.ename) else text
 
 

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_pose.config import Config, load_config
-from ssl_pose.files import write_json
+from ssl_pose.files import write_json, write_text
 from ssl_pose.scheduling import PipelineError, fitting_jobs, run_side_by_side
 from ssl_pose.workspace import REPOSITORY
 
 REBUILT = ("tables", "figures", "notebooks", "claims.json", "report.html")  # in results/<profile>, by analyses
 PROJECTIONS = {"source", "code"}  # stages without a dependency on others
+WHOLE = re.compile(r"^ +(size|nfiles): \d+\n\Z", re.MULTILINE)  # how a dvc.lock ends: with an output of a stage
 EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc dag --dot`
 
 
@@ -48,6 +49,7 @@ def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
     """Runs every stage of the profile that is not up to date."""
     folder = profile.folder
     with workspace_lock(folder):
+        mend(folder)
         if profile.config.data.source == "coco":
             link_coco(folder, data)
             run_stages(profile, {"source": set()}, jobs, force=True)  # have the photos changed?
@@ -67,6 +69,7 @@ def rebuild_report(profile: Profile, jobs: int = 0) -> None:
     """Deletes what the analysis stages wrote, then runs these stages alone: no training, no photos."""
     results = results_folder(profile)
     with workspace_lock(profile.folder):
+        mend(profile.folder)
         for path in (results / name for name in REBUILT):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         stages = analysis_stages(read_graph(profile.folder))
@@ -110,6 +113,29 @@ def workspace_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise PipelineError(f"another run is at work in {folder.name}; wait for it or stop it") from None
         yield
+
+
+def mend(folder: Path) -> None:
+    """Repairs what a kill in the middle of DVC's own writing leaves: it writes these two files in place.
+
+    What stages hold open (`rwlock`) is forgotten: nobody else is at work here. Of the record of finished stages
+    (`dvc.lock`) the whole entries stay; stages without one run again, from their saved states.
+    """
+    rwlock, record = folder / ".dvc" / "tmp" / "rwlock", folder / "dvc.lock"
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            json.loads(rwlock.read_text())
+        except ValueError:
+            rwlock.unlink()
+    if record.exists() and not WHOLE.search(text := record.read_text()):
+        kept = whole_entries(text)
+        write_text(kept, record) if kept else record.unlink()
+
+
+def whole_entries(text: str) -> str:
+    """The beginning of a dvc.lock that was cut short, up to the last stage that is whole; empty if none is."""
+    stages = [line.start() for line in re.finditer(r"^  \S", text, re.MULTILINE)]
+    return text[: stages[-1]] if len(stages) > 1 else ""
 
 
 def link_coco(folder: Path, data: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,12 +20,17 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
+from ssl_pose.files import write_json
+
 STAGE_MEMORY = 1.5e9  # bytes that a stage may need; fewer run side by side where they would not fit
 GRACE_SECONDS = 15  # in which a stopped stage may save its state
 POLL_SECONDS = 0.1
 # Expected seconds of a stage that never ran here, by kind; only the first estimate of the time left rests on them.
 GUESSED_SECONDS = {"data": 40, "burn_in": 20, "train": 60, "evaluate": 15}
 OTHER_SECONDS = 8
+KILLED = re.compile(r"exited with (-9|137)$")  # DVC's words for a command that the system killed
+OUT_OF_MEMORY = ("if memory ran out, lower the batch sizes in params.yaml or run fewer stages side by side (JOBS=1); "
+                 "the same command goes on from here")
 
 
 class PipelineError(ValueError):
@@ -99,7 +105,10 @@ def failure(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     ours = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     theirs = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return f"{(ours or theirs or lines or ['it printed nothing'])[-1]} (log: {os.path.relpath(log)})"
+    cause = (ours or theirs or lines or ["it printed nothing"])[-1]
+    if KILLED.search(cause):
+        cause = f"it was killed; {OUT_OF_MEMORY}"
+    return f"{cause} (log: {os.path.relpath(log)})"
 
 
 class Progress:
@@ -107,7 +116,7 @@ class Progress:
 
     def __init__(self, record: Path, stages: list[str], jobs: int) -> None:
         self.record, self.jobs = record, jobs
-        self.seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {}
+        self.seconds = read_durations(record)
         self.left, self.total = list(stages), len(stages)
         self.started: dict[str, float] = {}
         plain = not sys.stderr.isatty() or "CI" in os.environ
@@ -147,7 +156,15 @@ class Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
-        self.record.write_text(json.dumps(self.seconds, indent=1))
+        write_json(self.seconds, self.record)
+
+
+def read_durations(record: Path) -> dict[str, float]:
+    """Seconds of each stage when it last ran here; none where the record is missing or cut short."""
+    try:
+        return {str(stage): float(seconds) for stage, seconds in json.loads(record.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def clock(seconds: float) -> str:

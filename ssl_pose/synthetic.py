@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -22,6 +19,8 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from ssl_pose.files import new_directory, write_text
+from ssl_pose.lifeline import end_with_parent
 from ssl_pose.scene import MAX_PEOPLE, People, draw_photo, render_photos
 from ssl_pose.skeleton import KEYPOINT_NAMES, LIMBS
 
@@ -67,17 +66,8 @@ def write_benchmark(
     directory = Path(directory)
     _check_arguments(directory, (num_train_photos, num_val_photos), photo_size, persons_per_photo, num_workers)
     recipe = Recipe(tuple(photo_size), float(persons_per_photo), int(seed), str(device))
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        counts = _write_splits(scratch, (num_train_photos, num_val_photos), recipe, progress, num_workers)
-        scratch.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(scratch, directory)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return counts
+    with new_directory(directory) as root:
+        return _write_splits(root, (num_train_photos, num_val_photos), recipe, progress, num_workers)
 
 
 def _check_arguments(
@@ -147,8 +137,13 @@ def _map(function: Callable, items: list, num_workers: int) -> Iterator:
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, _start_worker) as pool:
         yield from pool.map(function, items)
+
+
+def _start_worker() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 def _write_photos(root: Path, recipe: Recipe, batch: tuple[str, range]) -> tuple[list[dict], list[dict]]:
@@ -223,4 +218,4 @@ def _write_annotations(path: Path, recipe: Recipe, images: list[dict], annotatio
         "annotations": annotations,
         "categories": [category],
     }
-    path.write_text(json.dumps(content))
+    write_text(json.dumps(content), path)

@@ -22,13 +22,13 @@ LONGEST_FUNCTION = 50  # lines
 
 # Data flows one way: a module imports only modules above it.
 ORDER = """
-files config seeding skeleton geometry heatmap metrics
+files lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
 coco photos crops splits
 augment model batches pseudo_label losses frameworks provenance schedules training
 predictions scoring population pseudo_quality evaluation
 results paper statistics label_analysis claims tables figures pictures reporting
-workspace projection notebook scheduling pipeline __main__
+workspace projection scheduling notebook pipeline __main__
 """
 WITHOUT_TORCH = ("config skeleton metrics coco photos results paper statistics label_analysis claims tables figures "
                  "pictures reporting workspace projection notebook scheduling pipeline")

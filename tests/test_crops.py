@@ -225,7 +225,7 @@ def test_a_failed_pack_leaves_the_earlier_crops_as_they_were(coco_directory, tmp
 
 
 def test_packing_again_replaces_what_was_there(coco_directory, tmp_path):
-    (tmp_path / "crops.partial").mkdir()  # of a run that was killed
+    (tmp_path / "crops.4194305.partial").mkdir()  # of a run that was killed: no process has a number so high
     pack(coco_directory(), tmp_path / "crops")
     pack(coco_directory(name="other", num_images=1), tmp_path / "crops")
     assert len(load_crops(tmp_path / "crops", verify=True)) == 2

@@ -22,6 +22,7 @@ from ssl_pose.pipeline import (
     analysis_stages,
     changed_stages,
     link_coco,
+    mend,
     open_profile,
     read_graph,
     reproduce,
@@ -78,6 +79,24 @@ def test_a_second_run_at_once_is_refused(tmp_path: Path):
         pass
     with workspace_lock(tmp_path):
         pass
+
+
+def test_what_a_kill_within_dvc_leaves_is_mended(tmp_path: Path):
+    """DVC writes dvc.lock and rwlock in place: cut short anywhere, the whole entries stay and DVC reads them."""
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    rwlock, record = tmp_path / ".dvc" / "tmp" / "rwlock", tmp_path / "dvc.lock"
+    whole = (ROOT / "dvc.lock").read_text()[:2500]
+    for length in [*range(0, 2500, 61), *(place + 1 for place, letter in enumerate(whole) if letter == "\n")]:
+        record.write_text(whole[:length])
+        mend(tmp_path)
+        stages = yaml.safe_load(record.read_text())["stages"] if record.exists() else {}
+        begun = yaml.safe_load(whole.rpartition("\n")[0])["stages"]
+        assert all(stage == begun[name] for name, stage in list(stages.items())[:-1])
+        assert all({"cmd", "deps"} & stage.keys() for stage in stages.values())
+    for content, stays in (('{"write": {}, "read": {}}', True), ('{"write": {"work": {"pi', False), ("", False)):
+        rwlock.write_text(content)
+        mend(tmp_path)
+        assert rwlock.exists() == stays
 
 
 def test_a_coco_directory_is_linked_and_the_link_is_kept(tmp_path: Path):
