@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT_USER := $(filter 0,$(shell id -u))
 .DEFAULT_GOAL := help
-.PHONY: help setup repro report test lint lab lock clean
+.PHONY: help setup repro report test soak lint lab lock clean
 
 help:  ## list these commands
 	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
@@ -27,8 +27,12 @@ report: $(READY)  ## delete tables, figures and report; make them anew from what
 test: lint  ## lint, then run all tests, a smoke run of the whole pipeline among them
 	$(BIN)/python -m pytest
 
-lint: $(READY)  ## check style and imports
+soak: $(READY)  ## the tests that take long: kills at random moments, every notebook in a browser
+	$(BIN)/python -m pytest -m soak
+
+lint: $(READY)  ## check style, imports and spelling
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 
 lab: $(READY)  ## open JupyterLab on 127.0.0.1
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks --LabApp.news_url=None \
