@@ -1,4 +1,4 @@
-"""The command line: python -m ssl_pose {repro,report,notebook,code,source}. dvc.yaml and the Makefile call it."""
+"""The command line: python -m ssl_pose <command>. dvc.yaml, the Makefile and torchrun call it."""
 
 from __future__ import annotations
 
@@ -58,6 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     code.set_defaults(command=write_code)
     source = commands.add_parser("source", help="write work/source.json, the content hash of the photos")
     source.set_defaults(command=write_source)
+    worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
+    worker.set_defaults(command=run_worker)
+    worker.add_argument("folder", type=Path, help="where the job lies")
     return parser
 
 
@@ -96,6 +99,13 @@ def write_source(given: argparse.Namespace) -> None:
     from ssl_pose.pipeline import record_source
 
     record_source(Path(PIPELINE))
+
+
+def run_worker(given: argparse.Namespace) -> None:
+    from ssl_pose.launching import work
+    from ssl_pose.training import burn_in, train_run
+
+    work(given.folder, {"burn_in": burn_in, "train_run": train_run})
 
 
 if __name__ == "__main__":

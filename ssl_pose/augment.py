@@ -7,7 +7,7 @@ right must be exchanged. Photometric factors and cutouts are drawn independently
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class Views:
     contrast: Tensor  # (B,)
     saturation: Tensor  # (B,)
     cutouts: Tensor  # (B, N, 4) boxes x1, y1, x2, y2 in view px
+
+    def rows(self, index: Tensor | slice) -> Views:
+        """The views of the crops at `index`."""
+        return Views(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 def sample_views(

@@ -2,7 +2,7 @@
 
 Every draw comes from a stream named by (seed, role, step). So step n of a run needs no history (a resumed run
 draws what an uninterrupted one would have), and all arms of a seed see the same crops and the same weak and
-strong views.
+strong views. Processes that share a run draw the whole batch and render their own rows of it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,16 @@ class Pool:
     to_reference: Tensor  # (3, 3) canvas px -> reference px
     mean_color: Tensor  # (3,)
     device: torch.device
+    rank: int = 0  # of the process, among those that share each batch
+    num_processes: int = 1
+
+    def own_rows(self, batch: int) -> slice:
+        """The rows of a joined batch of `batch` that this process sees."""
+        share = batch // self.num_processes
+        return slice(self.rank * share, (self.rank + 1) * share)
 
 
-def open_pool(crops: CropSet, device: torch.device) -> Pool:
+def open_pool(crops: CropSet, device: torch.device, rank: int = 0, num_processes: int = 1) -> Pool:
     """`crops` made ready on `device`; on a GPU with room for them the pixels move there once."""
     to_reference = canvas_to_reference(crops.canvas_size, crops.input_size)
     keypoints = torch.as_tensor(np.asarray(crops.keypoints), dtype=torch.float32)
@@ -68,6 +75,8 @@ def open_pool(crops: CropSet, device: torch.device) -> Pool:
         to_reference=to_reference.to(device),
         mean_color=torch.as_tensor(np.asarray(crops.mean_color), dtype=torch.float32).to(device),
         device=device,
+        rank=rank,
+        num_processes=num_processes,
     )
 
 
@@ -90,7 +99,8 @@ def draw_labeled(pool: Pool, labeled: Tensor, config: Config, seed: int, phase: 
     size, stride = config.data.input_size, config.model.heatmap_stride
     batch = config.training.labeled_batch
     index = labeled[torch.randint(len(labeled), (batch,), generator=generator, device=pool.device)]
-    views = sample_views(config.views.labeled, batch, size, generator)
+    own = pool.own_rows(batch)
+    index, views = index[own], sample_views(config.views.labeled, batch, size, generator).rows(own)
     points = flip_points(transform_points(views.matrix, pool.keypoints[index]), views.flip)
     weight = flip_points((pool.visibility[index] > 0).float(), views.flip) * points_inside(points, size)
     cells = image_to_heatmap_points(points, stride, config.model.heatmap_alignment)
@@ -101,7 +111,8 @@ def draw_labeled(pool: Pool, labeled: Tensor, config: Config, seed: int, phase: 
 def draw_unlabeled(pool: Pool, rows: Tensor, num_views: int, config: Config, seed: int, step: int) -> UnlabeledBatch:
     """The batch of `step`: consecutive passes over `rows`, each in a new order, seen weakly, K times, strongly."""
     batch = config.training.unlabeled_batch
-    index = rows[pool_positions(step, batch, len(rows), seed).to(pool.device)]
+    positions = pool_positions(step, batch, len(rows), seed)[pool.own_rows(batch)]
+    index = rows[positions.to(pool.device, non_blocking=True)]
     canvases = pool.gather(index)
     family = [("weak", config.views.weak)] + [(f"view{k}", config.views.multi) for k in range(num_views)]
     views = [_sample(name, view, pool, batch, config, seed, step) for name, view in family]
@@ -118,9 +129,12 @@ def draw_unlabeled(pool: Pool, rows: Tensor, num_views: int, config: Config, see
 
 def pool_positions(step: int, batch: int, length: int, seed: int) -> Tensor:
     """Positions (batch,) in a pool of `length` rows: every pass visits each row once, in an order of its own."""
-    first, last = step * batch // length, ((step + 1) * batch - 1) // length
-    orders = torch.cat([_pool_order(seed, epoch, length) for epoch in range(first, last + 1)])
-    return orders[torch.arange(step * batch, (step + 1) * batch) - first * length]
+    start, stop, parts = step * batch, (step + 1) * batch, []
+    while start < stop:  # once, and once more where a pass ends
+        epoch, position = divmod(start, length)
+        parts.append(_pool_order(seed, epoch, length)[position : position + stop - start])
+        start += len(parts[-1])
+    return torch.cat(parts)
 
 
 @lru_cache(maxsize=2)
@@ -130,7 +144,7 @@ def _pool_order(seed: int, epoch: int, length: int) -> Tensor:
 
 def _sample(name: str, view: ViewConfig, pool: Pool, batch: int, config: Config, seed: int, step: int) -> Views:
     generator = make_generator(seed, name, step, device=pool.device)
-    return sample_views(view, batch, config.data.input_size, generator)
+    return sample_views(view, batch, config.data.input_size, generator).rows(pool.own_rows(batch))
 
 
 def _render(pool: Pool, index_or_canvases: Tensor, views: Views, config: Config) -> Tensor:

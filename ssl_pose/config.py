@@ -133,6 +133,7 @@ class TrainingConfig:
     channels_last: bool
     compile: bool
     num_threads: int = bounded(1)  # per process, on a CPU
+    num_processes: int = bounded(1)  # that share each batch of one run, one per GPU
     log_every: int = bounded(1)  # steps
     checkpoint_every: int = bounded(1)  # steps
     on_collapse: Literal["warn", "stop"]  # when the networks fall to background
@@ -255,6 +256,10 @@ def _check_together(config: Config) -> None:
                             ("strong", config.views.strong), ("labeled", config.views.labeled)):
         if bounds.box_scale[0] > bounds.box_scale[1]:
             raise ConfigError(f"views.{section}.box_scale must be [low, high], got {list(bounds.box_scale)}")
+    for name in ("labeled_batch", "unlabeled_batch"):
+        batch, processes = getattr(config.training, name), config.training.num_processes
+        if batch % processes:
+            raise ConfigError(f"training.{name} must be a multiple of num_processes, {processes}, got {batch}")
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds must name each seed once, got {list(config.seeds)}")
     for name, arm in config.arms.items():

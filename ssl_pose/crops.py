@@ -61,13 +61,14 @@ class CropSet:
     input_size: tuple[int, int]  # height, width
     annotations_sha256: str  # of the annotation file that the persons come from
     content_sha256: str  # of the pixels and the arrays
+    directory: Path | None = None  # where they lie packed; None for a selection of them
 
     def __len__(self) -> int:
         return len(self.image_id)
 
     def subset(self, index: np.ndarray | slice) -> CropSet:
         """The persons at `index`; an index array copies their crops into memory, a slice stays mapped."""
-        return replace(self, crops=self.crops[index],
+        return replace(self, crops=self.crops[index], directory=None,
                        **{name: getattr(self, name)[index] for name in PERSON_ARRAYS})
 
 
@@ -151,6 +152,7 @@ def load_crops(directory: str | Path, verify: bool = False) -> CropSet:
         canvas_size=canvas_size, input_size=tuple(manifest["input_size"]),
         annotations_sha256=manifest["annotations_sha256"],
         content_sha256=hashlib.sha256("".join(sorted(manifest["sha256"].values())).encode()).hexdigest(),
+        directory=directory,
     )
 
 

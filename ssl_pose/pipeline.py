@@ -91,8 +91,9 @@ def results_folder(profile: Profile) -> Path:
 
 
 def run_stages(profile: Profile, stages: dict[str, set[str]], jobs: int, force: bool = False) -> None:
-    num_threads = profile.config.training.num_threads
-    jobs = jobs or fitting_jobs(num_threads, profile.config.training.device)
+    training = profile.config.training
+    num_threads = training.num_threads
+    jobs = jobs or fitting_jobs(num_threads * training.num_processes, training.device)
     run_side_by_side(profile.folder, stages, jobs, num_threads, force)
 
 

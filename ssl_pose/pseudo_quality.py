@@ -132,7 +132,7 @@ def view_heatmaps(
 
 def take_views(views: Sequence[Views], index: Tensor) -> list[Views]:
     """The views of the persons at `index` (B,)."""
-    return [Views(*(getattr(view, f.name)[index] for f in fields(view))) for view in views]
+    return [view.rows(index) for view in views]
 
 
 def score_pool(

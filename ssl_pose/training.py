@@ -6,7 +6,8 @@ is `stop`. Either way the last state from before lies in the run's state folder.
 
 Step n draws its data from streams named by n (batches.py), so a state of networks, optimiser and step is all
 that a resumed run needs to end with the bits of an uninterrupted one. States are written every
-`checkpoint_every` steps and on SIGTERM; a kill -9 loses the steps since the last of them.
+`checkpoint_every` steps and on SIGTERM; a kill -9 loses the steps since the last of them. With
+`training.num_processes` over 1 both functions hand the run to as many processes (launching.py) and wait for it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import io
 import json
 import math
 import pickle
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ from torch import Tensor, nn
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config, TrainingConfig, fingerprint
 from ssl_pose.crops import CropSet
+from ssl_pose.distributed import ALONE, Processes, stop_requested
 from ssl_pose.files import write_bytes, write_json, write_text
 from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
+from ssl_pose.launching import launch
 from ssl_pose.model import build_model, load_networks, save_networks
 from ssl_pose.provenance import describe_run, hash_code
 from ssl_pose.pseudo_label import update_ema
@@ -58,35 +60,43 @@ class Loop:
     step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
     meter: Meter = field(default_factory=lambda: Meter())
+    processes: Processes = ALONE
     standing: bool = False  # whether the networks predicted more than background at the last checkpoint
 
 
-def burn_in(config: Config, seed: int, crops: CropSet, labeled: np.ndarray, output: Path, state: Path) -> None:
+def burn_in(
+    config: Config, seed: int, crops: CropSet, labeled: np.ndarray, output: Path, state: Path,
+    processes: Processes = ALONE,
+) -> None:
     """Trains both students, which start differently, on the labelled persons; writes their weights to `output`.
 
     `labeled` (N,) marks the persons whose labels may be seen. All arms of the seed start from this file.
     """
-    device, pool, rows, _ = _prepare(config, crops, labeled)
+    if config.training.num_processes > processes.count:
+        return launch("burn_in", config, crops, labeled, state, seed=seed, output=output)
+    device, pool, rows, _ = _prepare(config, crops, labeled, processes)
     students = [
-        build_model(config.model, seed=stream_seed(seed, "student", index)).to(device)
+        processes.join_batch_norm(build_model(config.model, seed=stream_seed(seed, "student", index)).to(device))
         for index in range(NUM_STUDENTS)
     ]
     setting = Setting(config.method, config.model.heatmap_sigma, config.training.precision)
+    loop = _open_loop(students, config.training, processes)
+    learners = [processes.join_gradients(student) for student in students]
 
     def step_losses(step: int) -> Losses:
-        return supervised(students, None, draw_labeled(pool, rows, config, seed, "burn_in", step), None, setting)
+        return supervised(learners, None, draw_labeled(pool, rows, config, seed, "burn_in", step), None, setting)
 
     name = f"burn-in of seed {seed}"
-    loop = _open_loop({f"student{i}": student for i, student in enumerate(students)}, config.training)
     key = _state_key(_config_hash(config, name), crops, labeled)
     _optimise(loop, step_losses, None, config.training, config.training.burn_in_steps, constant_rate(config.training),
               state, key, name)
-    save_networks(output, students, config.model)
+    if processes.writes:
+        save_networks(output, students, config.model)
 
 
 def train_run(
     config: Config, arm_name: str, seed: int, crops: CropSet, labeled: np.ndarray, start: Path,
-    model_path: Path, results: Path, state: Path,
+    model_path: Path, results: Path, state: Path, processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Trains one (arm, seed) from the burn-in's weights in `start`; returns the record that it writes.
 
@@ -95,22 +105,28 @@ def train_run(
     """
     began = time.monotonic()
     arm = config.arm(arm_name)
+    if config.training.num_processes > processes.count:
+        launch("train_run", config, crops, labeled, state, arm_name=arm_name, seed=seed, start=start,
+               model_path=model_path, results=results)
+        return json.loads((results / "train.json").read_text())
     framework = FRAMEWORKS[arm.framework]
     pool_size = int(_in_pool(config, labeled).sum())  # of the split, so that all arms of a seed train equally long
     num_steps = config.training.run_steps(pool_size)
-    annotated = (crops.visibility > 0).any(1)
-    device, pool, rows, others = _prepare(config, crops, annotated if arm.labels == "all" else labeled)
-    students = load_networks(start, config.model, device)[: framework.num_students]
+    seen = (crops.visibility > 0).any(1) if arm.labels == "all" else labeled
+    device, pool, rows, others = _prepare(config, crops, seen, processes)
+    loaded = load_networks(start, config.model, device)[: framework.num_students]
+    students = [processes.join_batch_norm(student) for student in loaded]
     teacher = copy.deepcopy(students[0]).requires_grad_(False) if framework.uses_teacher else None
     setting = Setting(arm, config.model.heatmap_sigma, config.training.precision)
+    loop = _open_loop(students, config.training, processes)
+    learners = [processes.join_gradients(student) for student in students]
 
     def step_losses(step: int) -> Losses:
         labeled_batch = draw_labeled(pool, rows, config, seed, "run", step)
         unlabeled = draw_unlabeled(pool, others, arm.num_views, config, seed, step) if framework.uses_pool else None
-        return framework.step(students, teacher, labeled_batch, unlabeled, setting)
+        return framework.step(learners, teacher, labeled_batch, unlabeled, setting)
 
     name = f"{arm_name}, seed {seed}"
-    loop = _open_loop({f"student{i}": student for i, student in enumerate(students)}, config.training)
     if teacher is not None:
         loop.networks["teacher"] = teacher
     after_step = _ema_update(teacher, students[0], arm, num_steps) if teacher is not None else None
@@ -118,16 +134,21 @@ def train_run(
     key = _state_key(config_hash, crops, labeled)
     schedule = run_schedule(config.training, pool_size)
     _optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
-    save_networks(model_path, list(loop.networks.values()), config.model)
     record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began)
-    record |= {"arm": arm_name, "seed": seed, "steps": num_steps,
+    record |= {"arm": arm_name, "seed": seed, "steps": num_steps, "num_processes": processes.count,
                "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0}
     record["collapse"] = describe_collapse(loop.log)
+    if processes.writes:
+        save_networks(model_path, list(loop.networks.values()), config.model)
+        _write_record(record, loop.log, results, name)
+    return record
+
+
+def _write_record(record: dict[str, Any], log: list[dict[str, float]], results: Path, name: str) -> None:
     if record["collapse"]:
         print(f"warning: {name}: {record['collapse']}", flush=True)
-    write_text("".join(json.dumps(row) + "\n" for row in loop.log), results / "log.jsonl")
+    write_text("".join(json.dumps(row) + "\n" for row in log), results / "log.jsonl")
     write_json(record, results / "train.json")
-    return record
 
 
 def choose_device(name: str) -> torch.device:
@@ -139,14 +160,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _prepare(config: Config, crops: CropSet, labeled: np.ndarray) -> tuple[torch.device, Pool, Tensor, Tensor]:
+def _prepare(
+    config: Config, crops: CropSet, labeled: np.ndarray, processes: Processes
+) -> tuple[torch.device, Pool, Tensor, Tensor]:
     """Device, pool, and the rows of the labelled persons and of the unlabelled pool, on the device."""
     device = choose_device(config.training.device)
     if device.type == "cpu":
         torch.set_num_threads(config.training.num_threads)
     masks = (labeled, _in_pool(config, labeled))
     rows, others = (torch.from_numpy(np.flatnonzero(mask)).to(device) for mask in masks)
-    return device, open_pool(crops, device), rows, others
+    return device, open_pool(crops, device, processes.rank, processes.count), rows, others
 
 
 def _in_pool(config: Config, labeled: np.ndarray) -> np.ndarray:
@@ -154,15 +177,17 @@ def _in_pool(config: Config, labeled: np.ndarray) -> np.ndarray:
     return ~labeled if config.splits.exclude_labeled else np.ones_like(labeled)
 
 
-def _open_loop(students: dict[str, nn.Module], training: TrainingConfig) -> Loop:
-    for student in students.values():
+def _open_loop(students: list[nn.Module], training: TrainingConfig, processes: Processes) -> Loop:
+    for student in students:
         student.train()
         if training.channels_last:
             student.to(memory_format=torch.channels_last)
         if training.compile:
             student.compile()
-    parameters = [parameter for student in students.values() for parameter in student.parameters()]
-    return Loop(dict(students), torch.optim.Adam(parameters, lr=training.learning_rate, fused=True))
+    parameters = [parameter for student in students for parameter in student.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
+    networks = {f"student{index}": student for index, student in enumerate(students)}
+    return Loop(networks, optimizer, processes=processes)
 
 
 def _ema_update(teacher: nn.Module, student: nn.Module, arm: ArmConfig, num_steps: int) -> Callable:
@@ -177,7 +202,7 @@ def _optimise(
 ) -> None:
     """Runs `loop` to `num_steps` from wherever its state stands; the loop never waits for the device but to log."""
     _restore(loop, state, key)
-    with _stop_requested() as stop:
+    with stop_requested(loop.processes) as request:
         while loop.step < num_steps:
             rate = schedule(loop.step)
             for group in loop.optimizer.param_groups:
@@ -190,7 +215,7 @@ def _optimise(
                 after_step()
             loop.step += 1
             loop.meter.add(losses)
-            last = loop.step == num_steps
+            last, stop = loop.step == num_steps, request.agreed()
             if loop.step % training.log_every == 0 or last:
                 loop.log.append(_log_row(loop, num_steps, rate, name))
             if loop.step % training.checkpoint_every == 0 or last or stop:
@@ -217,9 +242,10 @@ class Meter:
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.count += 1
 
-    def read(self) -> dict[str, float]:
-        """Means since the last reading."""
-        means = torch.stack([value.float() for value in self.sums.values()]).div(self.count).tolist()
+    def read(self, processes: Processes) -> dict[str, float]:
+        """Means since the last reading, over all processes."""
+        sums = processes.mean(torch.stack([value.float() for value in self.sums.values()]))
+        means = sums.div(self.count).tolist()
         names, self.sums, self.count = list(self.sums), {}, 0
         return dict(zip(names, means, strict=True))
 
@@ -227,9 +253,10 @@ class Meter:
 def _check_finite(loop: Loop, name: str, state: Path) -> None:
     """Raises `TrainingError` if a loss so far was infinite or NaN, or a weight is: a gradient can overflow alone."""
     weights = [value for network in loop.networks.values() for value in network.parameters()]
-    finite = {"loss": loop.meter.finite, "weights": torch.stack(torch._foreach_norm(weights)).isfinite().all()}
+    losses = loop.processes.mean(loop.meter.finite.float()) == 1  # the weights are the same in all processes
+    finite = {"loss": losses, "weights": torch.stack(torch._foreach_norm(weights)).isfinite().all()}
     for what, good in finite.items():
-        if good is not None and not bool(good):
+        if not bool(good):
             raise TrainingError(
                 f"{name}: the {what} became infinite or NaN by step {loop.step}; the last good state is kept in "
                 f"{state}; lower training.learning_rate or method.consistency_weight"
@@ -262,15 +289,16 @@ def _keep_before_collapse(loop: Loop, training: TrainingConfig, name: str, state
                             "training.learning_rate, or set training.on_collapse to warn")
     elif loop.standing:
         loop.standing = False
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # it moves once, by whichever process is first
             (state / "state.pt").replace(state / "before_collapse.pt")
 
 
 def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, float]:
     """Means since the last row; every tenth of the run is also a line for people."""
-    step, means = loop.step, loop.meter.read()
+    step, means = loop.step, loop.meter.read(loop.processes)
     row = {"step": step, **{key: round(value, 8) for key, value in means.items()}, "learning_rate": rate}
-    if step * 10 // num_steps > (step - 1) * 10 // num_steps or step == num_steps:
+    tenth = step * 10 // num_steps > (step - 1) * 10 // num_steps or step == num_steps
+    if tenth and loop.processes.writes:
         print(f"{name}: step {step} of {num_steps}, loss {row['loss']:.5f}", flush=True)
     return row
 
@@ -286,9 +314,13 @@ def _state_key(config_hash: str, crops: CropSet, labeled: np.ndarray) -> str:
 
 
 def _save_state(loop: Loop, state: Path, key: str) -> None:
+    """Writes what `_restore` needs, the sums of every process among it; they are the only thing that differs."""
+    sums = {name: loop.processes.gather(value[None]) for name, value in loop.meter.sums.items()}
+    if not loop.processes.writes:
+        return
     content = {
         "key": key, "step": loop.step, "log": loop.log, "optimizer": loop.optimizer.state_dict(),
-        "sums": loop.meter.sums, "count": loop.meter.count,
+        "sums": sums, "count": loop.meter.count,
         "networks": {role: network.state_dict() for role, network in loop.networks.items()},
     }
     buffer = io.BytesIO()  # written at once below: torch.save to a full disk says nothing of the disk
@@ -309,17 +341,6 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
     loop.optimizer.load_state_dict(content["optimizer"])
     loop.step, loop.log = content["step"], content["log"]
     device = next(iter(loop.networks["student0"].parameters())).device
-    loop.meter.sums = {name: value.to(device) for name, value in content["sums"].items()}
+    loop.meter.sums = {name: value[loop.processes.rank, 0].to(device) for name, value in content["sums"].items()}
     loop.meter.count = content["count"]
     loop.standing = not describe_collapse(loop.log).startswith("fell")
-
-
-@contextlib.contextmanager
-def _stop_requested() -> Iterator[list[bool]]:
-    """A list that becomes true once SIGTERM arrives, so that the loop can save its state and stop."""
-    requests: list[bool] = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: requests.append(True))
-    try:
-        yield requests
-    finally:
-        signal.signal(signal.SIGTERM, previous)

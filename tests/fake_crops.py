@@ -1,8 +1,12 @@
 """Packed crops made in memory: every keypoint is a bright dot of its own colour on a noisy canvas."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import numpy as np
 
-from ssl_pose.crops import CropSet
+from ssl_pose.crops import PERSON_ARRAYS, SCHEMA, CropSet
 
 INPUT_SIZE = (48, 32)
 CANVAS_SIZE = (72, 48)
@@ -26,3 +30,19 @@ def make_crops(count: int = 24, seed: int = 0) -> CropSet:
         mean_color=np.full(3, 0.3, np.float32), canvas_size=CANVAS_SIZE, input_size=INPUT_SIZE,
         annotations_sha256="a" * 64, content_sha256="b" * 64,
     )
+
+
+def pack(crops: CropSet, folder: Path) -> Path:
+    """`crops` written to `folder` in the packed format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "crops.npy", crops.crops)
+    arrays = {name: getattr(crops, name).astype(dtype) for name, (_, dtype) in PERSON_ARRAYS.items()}
+    np.savez(folder / "persons.npz", **arrays)
+    manifest = {
+        "schema": SCHEMA, "num_persons": len(crops), "input_size": crops.input_size, "canvas_size": crops.canvas_size,
+        "mean_color": crops.mean_color.tolist(), "annotations_sha256": crops.annotations_sha256,
+        "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+                   for name in ("crops.npy", "persons.npz")},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

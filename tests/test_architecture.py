@@ -25,7 +25,7 @@ ORDER = """
 files lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
 coco photos crops splits
-augment model batches pseudo_label losses frameworks provenance schedules training
+augment model batches pseudo_label losses frameworks provenance schedules distributed launching training
 predictions scoring population pseudo_quality evaluation
 results paper statistics label_analysis claims tables figures pictures reporting
 workspace projection scheduling notebook pipeline __main__
