@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_pose.config import brief
 from ssl_pose.files import write_text
 from ssl_pose.skeleton import NUM_KEYPOINTS
 
@@ -144,7 +145,7 @@ def _read_annotations(path: Path) -> dict[str, list[dict]]:
 
     try:
         data = json.loads(path.read_bytes(), object_hook=drop_mask)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no complete JSON ({error}); fetch the file again") from None
     for key in ("images", "annotations", "categories"):
         entries = data.get(key) if isinstance(data, dict) else None
@@ -160,14 +161,14 @@ def _index_images(images: list[dict], file: str) -> dict[int, dict]:
     for image_id, image in zip(_integers(images, "id", file), images, strict=True):
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
-            raise DataError(f"{file}: image {image_id}: file_name must be a text, got {name!r}")
+            raise DataError(f"{file}: image {image_id}: file_name must be a text, got {brief(name)}")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise DataError(f"{file}: image {image_id}: file_name {name!r} leaves the photo folder; "
+            raise DataError(f"{file}: image {image_id}: file_name {brief(name)} leaves the photo folder; "
                             "give it relative to that folder, without '..'")
         for key in ("width", "height"):
             side = image.get(key)
             if type(side) is not int or side < 1:
-                raise DataError(f"{file}: image {image_id}: {key} must be a number of px, got {side!r}")
+                raise DataError(f"{file}: image {image_id}: {key} must be a number of px, got {brief(side)}")
     _refuse_duplicates([image["id"] for image in images], "image", file)
     return {image["id"]: image for image in images}
 
@@ -187,7 +188,7 @@ def _select_persons(data: dict[str, list[dict]], file: str) -> tuple[list[dict],
     for entry in posed:
         if type(entry.get("area")) not in (int, float) or not math.isfinite(entry["area"]):
             raise DataError(f"{file}: annotation {entry['id']}: area must be a finite number, "
-                            f"got {entry.get('area')!r}; {REPAIR}")
+                            f"got {brief(entry.get('area'))}; {REPAIR}")
     kept = [entry for entry in posed if entry["area"] > 0]
     counts = {"annotations": len(annotations), "other_category": len(annotations) - len(persons),
               "crowd": len(persons) - len(single), "no_keypoints": len(single) - len(posed),
@@ -222,7 +223,7 @@ def _integers(entries: list[dict], key: str, file: str) -> np.ndarray:
     values = [entry.get(key) for entry in entries]
     for position, value in enumerate(values):
         if type(value) is not int or abs(value) >= 2**63:
-            raise DataError(f"{file}: {key} of entry {position} must be an integer, got {value!r}")
+            raise DataError(f"{file}: {key} of entry {position} must be an integer, got {brief(value)}")
     return np.array(values, dtype=np.int64)
 
 
@@ -231,7 +232,7 @@ def _numbers(annotations: list[dict], key: str, length: int, file: str) -> np.nd
     rows = [annotation.get(key) for annotation in annotations]
     for annotation, row in zip(annotations, rows, strict=True):
         if not isinstance(row, list) or len(row) != length or not {*map(type, row)} <= {int, float}:
-            found = f"{len(row)} values" if isinstance(row, list) and len(row) != length else repr(row)
+            found = f"{len(row)} values" if isinstance(row, list) and len(row) != length else brief(row)
             raise DataError(f"{file}: annotation {annotation['id']}: {key} must be {length} numbers, "
                             f"got {found}; {REPAIR}")
     values = np.array(rows, dtype=np.float64).reshape(-1, length)

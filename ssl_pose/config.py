@@ -11,12 +11,17 @@ import copy
 import hashlib
 import json
 import math
+import reprlib
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+
+SHORT = reprlib.Repr()
+SHORT.maxlevel = 2  # of nesting
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 60  # characters
 
 
 class ConfigError(ValueError):
@@ -190,14 +195,27 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
     """The profile in `path`, with dotted `overrides` such as {"training.steps": 10} laid over it."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = parse_yaml(path.read_text(), str(path))
     except (FileNotFoundError, IsADirectoryError):
         raise ConfigError(f"no parameters file {path}; run from a folder that holds params.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no sections; expected a mapping such as `training:`")
     return parse_config(override(raw, overrides or {}))
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The value that `text` says by YAML 1.1; `name` is what a `ConfigError` calls the text."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-13-01 is a ValueError
+        raise ConfigError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from None
+
+
+def brief(value: Any) -> str:
+    """`value` as an error message shows it: on one line, and short whatever it is."""
+    return SHORT.repr(value)
 
 
 def override(raw: dict, overrides: dict[str, Any]) -> dict:
@@ -222,7 +240,7 @@ def parse_config(raw: dict) -> Config:
     if isinstance(method, dict) and isinstance(arms, dict):
         for name, body in arms.items():
             if not isinstance(body, dict):
-                raise ConfigError(f"arms.{name} must be a mapping of options, got {body!r}")
+                raise ConfigError(f"arms.{name} must be a mapping of options, got {brief(body)}")
         raw["arms"] = {name: {"title": name, **method, **body} for name, body in arms.items()}
     config = _parse(Config, raw, "")
     _check_together(config)
@@ -288,11 +306,11 @@ def _parse(cls: type, raw: Any, name: str) -> Any:
     """An instance of dataclass `cls` from the mapping `raw`; `name` is the dotted key of it."""
     prefix = f"{name}." if name else ""
     if not isinstance(raw, dict):
-        raise ConfigError(f"{name or 'params.yaml'} must be a section with keys, got {raw!r}")
+        raise ConfigError(f"{name or 'params.yaml'} must be a section with keys, got {brief(raw)}")
     known = {f.name: f for f in fields(cls)}
     for key in raw:
         if key not in known:
-            raise ConfigError(f"unknown key {prefix}{key}; allowed: {', '.join(known)}")
+            raise ConfigError(f"unknown key {prefix}{_one_line(key)}; allowed: {', '.join(known)}")
     hints = typing.get_type_hints(cls)
     values = {}
     for key, spec in known.items():
@@ -329,7 +347,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     hint_for_number = ""
     if hint in (int, float) and isinstance(value, str):
         hint_for_number = "; YAML 1.1 reads 1e-4 as text, write 1.0e-4"
-    raise ConfigError(f"{name} must be {_describe(hint)}, got {value!r}{hint_for_number}")
+    raise ConfigError(f"{name} must be {_describe(hint)}, got {brief(value)}{hint_for_number}")
 
 
 def _check_range(value: Any, limits: typing.Mapping, name: str) -> None:
@@ -350,3 +368,7 @@ def _describe(hint: Any) -> str:
         return f"a list of {_describe(args[0])}" if many else f"a list of {len(args)}: {_describe(args[0])}"
     names = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping"}
     return names.get(origin or hint, "a section")
+
+
+def _one_line(key: Any) -> str:
+    return key if isinstance(key, str) and key.isprintable() and len(key) < 60 else brief(key)

@@ -251,7 +251,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"no packed crops in {directory}: no {path.name}; run the data stage") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is truncated ({error}); pack the crops again") from None
     needed = {"schema", "num_persons", "input_size", "canvas_size", "mean_color", "annotations_sha256", "sha256"}
     if not isinstance(manifest, dict) or not needed <= manifest.keys() or manifest["schema"] != SCHEMA:

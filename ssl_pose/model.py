@@ -156,11 +156,20 @@ def load_networks(path: Path, config: ModelConfig, device: torch.device | str = 
         raise CheckpointError(f"{path}: no such weights file; train the run first") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); train it again") from None
-    stored = json.loads(metadata.get("model", "{}"))
+    stored = _read_metadata(metadata)
     return [
         _load_network(path, index, tensors, stored, config).to(device).eval()
         for index in range(stored.get("networks", 1))
     ]
+
+
+def _read_metadata(metadata: dict[str, str]) -> dict:
+    """What the file says of itself; nothing where another program wrote it."""
+    try:
+        stored = json.loads(metadata.get("model", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return stored if isinstance(stored, dict) and isinstance(stored.get("networks", 1), int) else {}
 
 
 def _load_network(path: Path, index: int, tensors: dict, stored: dict, config: ModelConfig) -> nn.Module:

@@ -16,10 +16,10 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from ssl_pose.config import brief, parse_yaml
 from ssl_pose.files import remedy
 from ssl_pose.scheduling import OUT_OF_MEMORY
 from ssl_pose.workspace import REPOSITORY
@@ -92,12 +92,12 @@ def parse_parameters(source: Path, given: dict[str, str]) -> dict[str, Any]:
     for key, text in given.items():
         if key not in known:
             raise NotebookError(f"notebook {source.stem} has no parameter {key!r}; it has: {', '.join(known)}")
-        value, expected = yaml.safe_load(text), known[key]["inferred_type_name"]
+        value, expected = parse_yaml(text, f"notebook {source.stem}: parameter {key}"), known[key]["inferred_type_name"]
         right = isinstance(value, TYPES[expected]) and isinstance(value, bool) == (expected == "bool")
         if expected == "str" and isinstance(value, str | None):
             right, value = True, value or ""
         if not right:
-            raise NotebookError(f"notebook {source.stem}: parameter {key} must be {expected}, got {text!r}")
+            raise NotebookError(f"notebook {source.stem}: parameter {key} must be {expected}, got {brief(text)}")
         values[key] = value
     return values
 

@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise ResultsError(f"no {path}: the stage that writes it has not run") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is no valid JSON ({error}): run its stage again") from None
 
 

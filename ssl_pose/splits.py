@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_pose.coco import DataError
+from ssl_pose.config import brief
 from ssl_pose.crops import CropSet
 from ssl_pose.files import write_text
 
@@ -67,8 +68,8 @@ def read_split(path: str | Path, crops: CropSet) -> np.ndarray:
         annotation_ids = np.array(split["annotation_ids"], dtype=np.int64)
     except FileNotFoundError:
         raise DataError(f"no split file {path}; run the splits stage") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is truncated or no split ({error!r}); run the splits stage again") from None
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path} is truncated or no split ({brief(error)}); run the splits stage again") from None
     if sha256 != crops.annotations_sha256:
         raise DataError(f"{path} was made for other annotations (their sha256 differs); run the splits stage "
                         "again")
