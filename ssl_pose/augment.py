@@ -136,5 +136,12 @@ def normalize_images(images: Tensor) -> Tensor:
     return (images - mean[:, None, None]) / std[:, None, None]
 
 
+def restore_colors(images: Tensor) -> Tensor:
+    """The inverse of `normalize_images`: normalised images (B, 3, H, W) as colours in [0, 1]."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype)
+    std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype)
+    return images * std[:, None, None] + mean[:, None, None]
+
+
 def _per_image(factors: Tensor) -> Tensor:
     return factors[:, None, None, None]

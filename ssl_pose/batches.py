@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_pose.augment import Views, render_views, sample_views
-from ssl_pose.config import Config, ViewConfig
+from ssl_pose.augment import Views, identity_views, render_views, sample_views
+from ssl_pose.config import Config, MethodConfig, ViewConfig
 from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.geometry import flip_points, points_inside, to_heatmap_matrix, transform_points
 from ssl_pose.heatmap import image_to_heatmap_points, render_heatmaps
 from ssl_pose.model import heatmap_size
 from ssl_pose.seeding import make_generator
+from ssl_pose.strong_paths import Draws, sample_draws
 
 SHARE_OF_FREE_MEMORY = 0.5  # crops that fit into this share of a GPU's free memory live on it
 
@@ -34,15 +35,24 @@ class LabeledBatch:
 
 
 @dataclass(frozen=True)
+class StrongView:
+    """One strong view of each of B crops, before the operation that its path names."""
+
+    path: str  # a name in STRONG_PATHS
+    images: Tensor  # (B, 3, H, W)
+    matrix: Tensor  # (B, 3, 3) reference cells -> view cells
+    flip: Tensor  # (B,)
+    draws: Draws  # the random numbers of the operation
+
+
+@dataclass(frozen=True)
 class UnlabeledBatch:
-    """Images of the V label views (weak first) and of the strong view; matrices map reference to view cells."""
+    """Images of the V label views (weak first) and the strong views; matrices map reference to view cells."""
 
     view_images: Tensor  # (V * B, 3, H, W)
     view_matrix: Tensor  # (V, B, 3, 3)
     view_flip: Tensor  # (V, B)
-    strong_images: Tensor  # (B, 3, H, W)
-    strong_matrix: Tensor  # (B, 3, 3)
-    strong_flip: Tensor  # (B,)
+    strong: tuple[StrongView, ...]  # one a path
 
 
 @dataclass(frozen=True)
@@ -93,38 +103,61 @@ def _gather_from(pixels: np.ndarray, device: torch.device) -> Callable[[Tensor],
     return gather
 
 
-def draw_labeled(pool: Pool, labeled: Tensor, config: Config, seed: int, phase: str, step: int) -> LabeledBatch:
-    """A batch of the rows in `labeled`, drawn with replacement, with their true heatmaps."""
+def draw_labeled(
+    pool: Pool, labeled: Tensor, config: Config, seed: int, phase: str, step: int, views: str = "labeled"
+) -> LabeledBatch:
+    """A batch of the rows in `labeled`, drawn with replacement, with their true heatmaps.
+
+    `views` names the family of views in which they are seen: 'labeled' or 'strong'.
+    """
     generator = make_generator(seed, phase, "labeled", step, device=pool.device)
     size, stride = config.data.input_size, config.model.heatmap_stride
     batch = config.training.labeled_batch
     index = labeled[torch.randint(len(labeled), (batch,), generator=generator, device=pool.device)]
     own = pool.own_rows(batch)
-    index, views = index[own], sample_views(config.views.labeled, batch, size, generator).rows(own)
-    points = flip_points(transform_points(views.matrix, pool.keypoints[index]), views.flip)
-    weight = flip_points((pool.visibility[index] > 0).float(), views.flip) * points_inside(points, size)
+    index, seen = index[own], sample_views(getattr(config.views, views), batch, size, generator).rows(own)
+    points = flip_points(transform_points(seen.matrix, pool.keypoints[index]), seen.flip)
+    weight = flip_points((pool.visibility[index] > 0).float(), seen.flip) * points_inside(points, size)
     cells = image_to_heatmap_points(points, stride, config.model.heatmap_alignment)
     heatmaps = render_heatmaps(cells, heatmap_size(size, stride), config.model.heatmap_sigma)
-    return LabeledBatch(_render(pool, index, views, config), heatmaps, weight)
+    return LabeledBatch(_render(pool, pool.gather(index), seen, config), heatmaps, weight)
 
 
-def draw_unlabeled(pool: Pool, rows: Tensor, num_views: int, config: Config, seed: int, step: int) -> UnlabeledBatch:
-    """The batch of `step`: consecutive passes over `rows`, each in a new order, seen weakly, K times, strongly."""
+def draw_unlabeled(
+    pool: Pool, rows: Tensor, method: MethodConfig, config: Config, seed: int, step: int
+) -> UnlabeledBatch:
+    """The batch of `step`: consecutive passes over `rows`, each in a new order, seen weakly, K times, strongly.
+
+    Arms with fewer views, or fewer strong paths, see the first ones of those with more.
+    """
     batch = config.training.unlabeled_batch
     positions = pool_positions(step, batch, len(rows), seed)[pool.own_rows(batch)]
     index = rows[positions.to(pool.device, non_blocking=True)]
     canvases = pool.gather(index)
-    family = [("weak", config.views.weak)] + [(f"view{k}", config.views.multi) for k in range(num_views)]
-    views = [_sample(name, view, pool, batch, config, seed, step) for name, view in family]
-    strong = _sample("strong", config.views.strong, pool, batch, config, seed, step)
+    weak = identity_views(len(canvases), pool.device)
+    if method.weak_view == "augmented":
+        weak = _sample("weak", config.views.weak, pool, config, seed, step)
+    views = [weak, *(_sample(f"view{k}", config.views.multi, pool, config, seed, step)
+                     for k in range(method.num_views))]
     return UnlabeledBatch(
         view_images=torch.cat([_render(pool, canvases, view, config) for view in views]),
         view_matrix=torch.stack([_cells(view, config) for view in views]),
         view_flip=torch.stack([view.flip for view in views]),
-        strong_images=_render(pool, canvases, strong, config),
-        strong_matrix=_cells(strong, config),
-        strong_flip=strong.flip,
+        strong=tuple(_draw_strong(path, number, pool, canvases, config, seed, step)
+                     for number, path in enumerate(method.strong_paths)),
     )
+
+
+def _draw_strong(
+    path: str, number: int, pool: Pool, canvases: Tensor, config: Config, seed: int, step: int
+) -> StrongView:
+    """The strong view of path `number`; its warp is the same whatever the path does to it."""
+    name = f"strong{number or ''}"
+    view = _sample(name, config.views.strong, pool, config, seed, step)
+    batch = config.training.unlabeled_batch
+    draws = sample_draws(batch, make_generator(seed, name, "draws", step, device=pool.device))
+    images, own = _render(pool, canvases, view, config), pool.own_rows(batch)
+    return StrongView(path, images, _cells(view, config), view.flip, draws.rows(own))
 
 
 def pool_positions(step: int, batch: int, length: int, seed: int) -> Tensor:
@@ -142,13 +175,13 @@ def _pool_order(seed: int, epoch: int, length: int) -> Tensor:
     return torch.randperm(length, generator=make_generator(seed, "pool", epoch))
 
 
-def _sample(name: str, view: ViewConfig, pool: Pool, batch: int, config: Config, seed: int, step: int) -> Views:
+def _sample(name: str, view: ViewConfig, pool: Pool, config: Config, seed: int, step: int) -> Views:
     generator = make_generator(seed, name, step, device=pool.device)
+    batch = config.training.unlabeled_batch
     return sample_views(view, batch, config.data.input_size, generator).rows(pool.own_rows(batch))
 
 
-def _render(pool: Pool, index_or_canvases: Tensor, views: Views, config: Config) -> Tensor:
-    canvases = index_or_canvases if index_or_canvases.dim() == 4 else pool.gather(index_or_canvases)
+def _render(pool: Pool, canvases: Tensor, views: Views, config: Config) -> Tensor:
     images = render_views(canvases, views, pool.to_reference, config.data.input_size, pool.mean_color)
     return images.contiguous(memory_format=torch.channels_last) if config.training.channels_last else images
 

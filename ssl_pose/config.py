@@ -22,6 +22,10 @@ import yaml
 SHORT = reprlib.Repr()
 SHORT.maxlevel = 2  # of nesting
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 60  # characters
+LABEL_SOURCES = {  # by framework, what `label_source` may be
+    "supervised": ("student",), "consistency": ("student",),
+    "teacher_student": ("ema", "frozen"), "dual_student": ("student", "ema"),
+}
 
 
 class ConfigError(ValueError):
@@ -98,22 +102,46 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Algorithm 1 and its named options; an arm overrides any of them."""
+    """Algorithm 1 and its named options; an arm overrides any of them (docs/method.md says what each does)."""
 
     framework: Literal["supervised", "consistency", "teacher_student", "dual_student"]
     labels: Literal["few", "all"]
+    label_count: int = bounded(0)  # labelled units of this arm, with a burn-in of its own; 0: those of the split
+    burn_in: bool  # false: starts from initial weights
+    relative_steps: float = bounded(0.01, 100.0)  # steps of this arm over training.steps
+    labeled_views: Literal["labeled", "strong"]  # the family of views in which labelled persons are seen
+    weak_view: Literal["augmented", "reference"]  # reference: the un-augmented crop
     num_views: int = bounded(0)  # the paper's K
     ensemble: Literal["none", "average", "maximum"]
-    threshold_and_refine: bool
+    target: Literal["soft", "rescaled", "thresholded", "refined", "threshold_and_refine"]  # what P becomes
     confidence_threshold: float = bounded(0.0, 1.0)  # the paper's tau
     below_threshold: Literal["drop", "zero"]
-    selection: Literal["off", "cross", "literal"]
+    selection: Literal["off", "cross", "literal", "own"]
     uncertainty_margin: float = bounded(0.0)  # the paper's Delta
     uncertainty_guard: bool  # a joint under tau counts as wholly uncertain
     view_fill: Literal["mask", "zero"]  # cells outside a view: left out of the ensemble, or zero
+    label_source: Literal["student", "ema", "frozen"]  # which network speaks: it, its EMA copy, one trained before
+    label_weight: Literal["equal", "confidence", "certainty", "agreement"]  # of a joint in the loss
+    pairing: Literal["off", "closest"]  # closest: mean of the two nearest peaks among students and EMA copies
+    strong_paths: tuple[Literal["plain", "joint_cutout", "cut_occlude", "cut_occlude_cutout", "randaugment"], ...]
     consistency_weight: float = bounded(0.0)  # lambda
-    ema_horizon: float = bounded(0.0, 1.0)  # share of the run; the decay is exp(-1 / (horizon * steps))
+    ema_horizon: float = bounded(0.0)  # share of the run; the decay is exp(-1 / (horizon * steps))
     pseudo_label_batch_norm: Literal["eval", "batch"]
+
+    @property
+    def thresholds(self) -> bool:
+        """Whether a joint under the threshold is no target."""
+        return self.target in ("thresholded", "threshold_and_refine")
+
+    @property
+    def redraws(self) -> bool:
+        """Whether a pseudo-heatmap becomes a clean Gaussian at its peak."""
+        return self.target in ("refined", "threshold_and_refine")
+
+    @property
+    def uses_ema(self) -> bool:
+        """Whether labels come from networks that follow the students."""
+        return self.label_source == "ema" or self.pairing == "closest"
 
 
 @dataclass(frozen=True)
@@ -126,6 +154,7 @@ class TrainingConfig:
     burn_in_steps: int = bounded(0)
     steps: int = bounded(0)  # length of a run, or 0: `epochs` says it
     epochs: int = bounded(0)  # length of a run in passes over the unlabelled pool, or 0: `steps` says it
+    warmup_steps: int = bounded(0)  # of a run, from 0 to learning_rate: Adam starts afresh after burn-in
     labeled_batch: int = bounded(1)
     unlabeled_batch: int = bounded(1)
     learning_rate: float = bounded(0.0)
@@ -283,12 +312,30 @@ def _check_together(config: Config) -> None:
     for name, arm in config.arms.items():
         if not name.isidentifier():
             raise ConfigError(f"arms: {name!r} must be of letters, digits and _: folders are named after it")
-        if arm.ensemble == "none" and arm.num_views:
-            raise ConfigError(f"arms.{name}: ensemble 'none' takes num_views 0, got {arm.num_views}")
-        if arm.ensemble != "none" and not arm.num_views:
-            raise ConfigError(f"arms.{name}: ensemble {arm.ensemble!r} needs num_views of at least 1")
-        if arm.selection != "off" and (arm.framework != "dual_student" or not arm.num_views):
-            raise ConfigError(f"arms.{name}: selection needs framework dual_student and num_views >= 1")
+        _check_arm(f"arms.{name}", arm)
+
+
+def _check_arm(name: str, arm: ArmConfig) -> None:
+    """Refuses options of one arm that contradict each other."""
+    if arm.ensemble == "none" and arm.num_views:
+        raise ConfigError(f"{name}: ensemble 'none' takes num_views 0, got {arm.num_views}")
+    if arm.ensemble != "none" and not arm.num_views:
+        raise ConfigError(f"{name}: ensemble {arm.ensemble!r} needs num_views of at least 1")
+    dual = arm.framework == "dual_student"
+    if arm.selection in ("cross", "literal") and not (dual and arm.num_views):
+        raise ConfigError(f"{name}: selection needs framework dual_student and num_views >= 1")
+    if arm.selection == "own" and not dual:
+        raise ConfigError(f"{name}: selection 'own' needs framework dual_student")
+    if arm.label_weight == "certainty" and not arm.num_views:
+        raise ConfigError(f"{name}: label_weight 'certainty' needs num_views >= 1: one view has no deviation")
+    if (arm.label_weight == "agreement" or arm.pairing != "off") and not dual:
+        raise ConfigError(f"{name}: label_weight 'agreement' and pairing 'closest' need framework dual_student")
+    if arm.pairing != "off" and (arm.selection != "off" or arm.label_source != "student"):
+        raise ConfigError(f"{name}: pairing 'closest' takes selection 'off' and label_source 'student'")
+    allowed = LABEL_SOURCES[arm.framework]
+    if arm.label_source not in allowed:
+        raise ConfigError(f"{name}: label_source of {arm.framework} must be one of {', '.join(allowed)}, "
+                          f"got {arm.label_source!r}")
 
 
 def _check_length(training: TrainingConfig) -> None:

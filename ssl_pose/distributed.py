@@ -47,6 +47,11 @@ class Processes:
         dist.all_gather(parts, values)
         return torch.stack(parts)
 
+    def wait(self) -> None:
+        """Returns when every process has come here: what the first one wrote before is there."""
+        if self.count > 1:
+            dist.barrier(group=self.messages)
+
     def join_batch_norm(self, network: nn.Module) -> nn.Module:
         """`network` with batch norms over the joined batch in place of its own; parameters and names stay."""
         if self.count == 1:

@@ -1,8 +1,8 @@
 """Predictions of a trained run on held-out persons, its headline scores, and the examples that figures show.
 
 Every network of the run predicts, and so does the mean of two networks' heatmaps, numbered 2. Keypoints are in
-canvas px. The headline of a run is that of the networks that make its labels: the mean over two students, the
-EMA teacher of a teacher-student run, or the only network.
+canvas px. The headline of a run is the mean over two students (or over the EMA copies that teach them), the EMA
+teacher of a teacher-student run, or the only network.
 """
 
 from __future__ import annotations
@@ -47,16 +47,25 @@ Networks = Sequence[nn.Module]
 
 
 def load_run(path: Path, config: Config) -> list[nn.Module]:
-    """The networks of a run in eval mode, on the device and with the threads that the profile names."""
+    """The networks of a run in eval mode, on the device and with the threads that the profile names.
+
+    Students; after a teacher-student run's student its teacher; of two students with EMA copies that teach, the
+    copies alone.
+    """
     device = choose_device(config.training.device)
     if device.type == "cpu":
         torch.set_num_threads(config.training.num_threads)
     return load_networks(path, config.model, device)
 
 
-def label_networks(framework: str) -> tuple[int, ...]:
-    """Numbers of the networks that make the pseudo-labels of a run, and are reported."""
-    return {"dual_student": (0, 1), "teacher_student": (1,)}.get(framework, (0,))
+def label_networks(arm: ArmConfig) -> tuple[int, ...]:
+    """Numbers of the networks that make the pseudo-labels of a run."""
+    return {"dual_student": (0, 1), "teacher_student": (1,)}.get(arm.framework, (0,))
+
+
+def reported_networks(arm: ArmConfig) -> tuple[int, ...]:
+    """Numbers of the networks whose scores are a run's: those that make labels, but for a frozen teacher."""
+    return (0,) if arm.label_source == "frozen" else label_networks(arm)
 
 
 @torch.no_grad()
@@ -68,7 +77,7 @@ def predict_keypoints(networks: Networks, crops: CropSet, config: Config) -> lis
         images = reference_images(pool, rows, config)
         heatmaps = [predict_reference(network, images, config) for network in networks]
         heatmaps += [torch.stack(heatmaps).mean(0)] if len(networks) > 1 else []
-        parts.append([_decode(maps, pool, config) for maps in heatmaps])
+        parts.append([decode_to_canvas(maps, pool.to_reference, config) for maps in heatmaps])
     return [_join(number, columns) for number, columns in enumerate(zip(*parts, strict=True))]
 
 
@@ -95,9 +104,9 @@ def predict_reference(network: nn.Module, images: Tensor, config: Config) -> Ten
     return (heatmaps + warp_heatmaps(mirrored, matrix, tuple(heatmaps.shape[-2:]), flip)) / 2
 
 
-def headline(networks: dict[str, dict], framework: str) -> dict[str, float | None]:
-    """AP, AR and PCK of a run: means over its label networks; AP_ensemble of the mean heatmaps, or None."""
-    reported = [networks[str(number)] for number in label_networks(framework)]
+def headline(networks: dict[str, dict], arm: ArmConfig) -> dict[str, float | None]:
+    """AP, AR and PCK of a run: means over its reported networks; AP_ensemble of the mean heatmaps, or None."""
+    reported = [networks[str(number)] for number in reported_networks(arm)]
     both = networks.get(str(MEAN_OF_NETWORKS))
     return {
         "AP": _mean([scores["AP"] for scores in reported]),
@@ -162,12 +171,15 @@ def write_examples(path: Path, arrays: dict[str, NDArray]) -> None:
     write_bytes(buffer.getvalue(), path)
 
 
-def _decode(heatmaps: Tensor, pool: Pool, config: Config) -> tuple[NDArray, NDArray]:
-    """Keypoints (B, K, 2) in q64 canvas px and confidences (B, K) in float16 of heatmaps (B, K, h, w)."""
+def decode_to_canvas(heatmaps: Tensor, to_reference: Tensor, config: Config) -> tuple[NDArray, NDArray]:
+    """Keypoints (B, K, 2) in q64 canvas px and confidences (B, K) in float16 of heatmaps (B, K, h, w).
+
+    `to_reference` (3, 3) maps canvas px to reference px.
+    """
     model = config.model
     cells, confidence = decode_heatmaps(heatmaps, config.evaluation.decoder, model.heatmap_sigma)
     points = heatmap_to_image_points(cells, model.heatmap_stride, model.heatmap_alignment)
-    to_canvas = invert_affine(pool.to_reference[None]).expand(len(points), 3, 3)
+    to_canvas = invert_affine(to_reference[None]).expand(len(points), 3, 3)
     confidence = confidence.nan_to_num(nan=0.0).cpu().numpy().astype(np.float16)
     return quantize(transform_points(to_canvas, points).cpu().numpy()), confidence
 

@@ -1,7 +1,8 @@
 """The semi-supervised frameworks, one short step each; they read like the paper's algorithm box.
 
-A step takes the students (a list: with two, each is the other's teacher), the EMA teacher or None, a labelled
-and an unlabelled batch, and the arm's method; it returns scalar tensors, of which `loss` is to be minimised.
+A step takes the students (a list: with two, each is the other's teacher), their teachers (none, or one a
+student), a labelled and an unlabelled batch, and the arm's method; it returns scalar tensors, of which `loss` is
+to be minimised.
 To add a framework, write its step here, name it in FRAMEWORKS and in `MethodConfig.framework`.
 """
 
@@ -14,11 +15,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ssl_pose.batches import LabeledBatch, UnlabeledBatch
+from ssl_pose.batches import LabeledBatch, StrongView, UnlabeledBatch
 from ssl_pose.config import MethodConfig
+from ssl_pose.heatmap import heatmap_to_image_points
 from ssl_pose.losses import heatmap_loss
 from ssl_pose.model import predict_heatmaps
-from ssl_pose.pseudo_label import PseudoLabel, Target, denoise, move_to_view, select_targets
+from ssl_pose.pseudo_label import (
+    PseudoLabel,
+    Target,
+    denoise,
+    move_to_view,
+    pair_closest,
+    select_targets,
+    weigh_agreement,
+)
+from ssl_pose.strong_paths import STRONG_PATHS
 
 Losses = dict[str, Tensor]
 
@@ -29,10 +40,12 @@ class Setting:
 
     method: MethodConfig
     heatmap_sigma: float
+    heatmap_stride: int
+    heatmap_alignment: str
     precision: str
 
 
-def supervised(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: None,
+def supervised(students: list[nn.Module], teachers: list[nn.Module], labeled: LabeledBatch, unlabeled: None,
                setting: Setting) -> Losses:
     """Every student learns from the labelled batch alone."""
     losses, peaks = [], []
@@ -44,33 +57,40 @@ def supervised(students: list[nn.Module], teacher: None, labeled: LabeledBatch, 
     return {"loss": total, "supervised_loss": total.detach(), "peak": torch.stack(peaks).mean()}
 
 
-def consistency(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: UnlabeledBatch,
-                setting: Setting) -> Losses:
+def consistency(students: list[nn.Module], teachers: list[nn.Module], labeled: LabeledBatch,
+                unlabeled: UnlabeledBatch, setting: Setting) -> Losses:
     """One student learns its own easy-view pseudo-heatmaps on the hard view (Xie et al. 2021, Cons)."""
     (student,) = students
     label = make_pseudo_label(student, unlabeled, setting)
     return add_up([learn(student, labeled, unlabeled, label, setting)], [label], setting)
 
 
-def teacher_student(students: list[nn.Module], teacher: nn.Module, labeled: LabeledBatch,
+def teacher_student(students: list[nn.Module], teachers: list[nn.Module], labeled: LabeledBatch,
                     unlabeled: UnlabeledBatch, setting: Setting) -> Losses:
-    """The student learns from its EMA teacher (Unbiased Teacher, adapted); `update_ema` follows each step."""
-    (student,) = students
+    """The student learns from a teacher: its EMA copy (Unbiased Teacher, adapted), or a network trained before
+    on labels alone (PseudoPose; with an average over views, DataDistill)."""
+    (student,), (teacher,) = students, teachers
     label = make_pseudo_label(teacher, unlabeled, setting)
     return add_up([learn(student, labeled, unlabeled, label, setting)], [label], setting)
 
 
-def dual_student(students: list[nn.Module], teacher: None, labeled: LabeledBatch, unlabeled: UnlabeledBatch,
-                 setting: Setting) -> Losses:
-    """Each student learns from the other, or per joint from the more certain of both (Algorithm 1)."""
-    labels = [make_pseudo_label(student, unlabeled, setting) for student in students]
-    method, losses = setting.method, []
-    for student, own, other in zip(students, labels, reversed(labels), strict=True):
-        target = select_targets(own, other, method.selection, method.uncertainty_margin)
-        losses.append(learn(student, labeled, unlabeled, target, setting))
-    result = add_up(losses, labels, setting)
+def dual_student(students: list[nn.Module], teachers: list[nn.Module], labeled: LabeledBatch,
+                 unlabeled: UnlabeledBatch, setting: Setting) -> Losses:
+    """Each student learns from the other (or its EMA copy), or per joint from the more certain (Algorithm 1)."""
+    method = setting.method
+    sources = teachers if method.label_source == "ema" else students
+    labels = [make_pseudo_label(source, unlabeled, setting) for source in sources]
+    if method.pairing == "closest":
+        copies = [make_pseudo_label(teacher, unlabeled, setting) for teacher in teachers]
+        targets = 2 * [pair_closest(*zip(labels, copies, strict=True), method)]
+    else:
+        judged = weigh_agreement(labels, setting.heatmap_sigma) if method.label_weight == "agreement" else labels
+        pairs = zip(judged, reversed(judged), strict=True)
+        targets = [select_targets(*pair, method.selection, method.uncertainty_margin) for pair in pairs]
+    losses = [learn(student, labeled, unlabeled, target, setting)
+              for student, target in zip(students, targets, strict=True)]
     near = (labels[0].keypoints - labels[1].keypoints).norm(dim=-1) <= 2 * setting.heatmap_sigma
-    return result | {"agreement": near.float().mean()}
+    return add_up(losses, labels, setting) | {"agreement": near.float().mean()}
 
 
 @torch.no_grad()
@@ -84,17 +104,24 @@ def make_pseudo_label(network: nn.Module, unlabeled: UnlabeledBatch, setting: Se
 
 def learn(student: nn.Module, labeled: LabeledBatch, unlabeled: UnlabeledBatch, label: PseudoLabel,
           setting: Setting) -> tuple[Tensor, Tensor]:
-    """The two losses of one student [25-26], from one pass over labelled and strong views together."""
-    target: Target = move_to_view(
-        label, unlabeled.strong_matrix, unlabeled.strong_flip, setting.method, setting.heatmap_sigma
-    )
-    images = torch.cat([labeled.images, unlabeled.strong_images])
-    predicted = predict_heatmaps(student, images, setting.precision)
-    on_labeled, on_strong = predicted.split([len(labeled.images), len(unlabeled.strong_images)])
-    return (
-        heatmap_loss(on_labeled, labeled.heatmaps, labeled.weight),
-        heatmap_loss(on_strong, target.heatmaps, target.weight, target.mask),
-    )
+    """The two losses of one student [25-26], from one pass over labelled and strong views together.
+
+    With several strong views each has a loss of its own, and the second loss is their mean.
+    """
+    moved = [move_to_view(label, view.matrix, view.flip, setting.method, setting.heatmap_sigma)
+             for view in unlabeled.strong]
+    hard = [harden(view, target, setting) for view, target in zip(unlabeled.strong, moved, strict=True)]
+    predicted = predict_heatmaps(student, torch.cat([labeled.images, *hard]), setting.precision)
+    on_labeled, *on_strong = predicted.split([len(images) for images in (labeled.images, *hard)])
+    losses = [heatmap_loss(seen, target.heatmaps, target.weight, target.mask)
+              for seen, target in zip(on_strong, moved, strict=True)]
+    return heatmap_loss(on_labeled, labeled.heatmaps, labeled.weight), torch.stack(losses).mean()
+
+
+def harden(view: StrongView, target: Target, setting: Setting) -> Tensor:
+    """The images (B, 3, H, W) of a strong view after what its path does to them at the target's joints."""
+    joints = heatmap_to_image_points(target.keypoints, setting.heatmap_stride, setting.heatmap_alignment)
+    return STRONG_PATHS[view.path](view.images, joints, view.draws)
 
 
 def add_up(losses: list[tuple[Tensor, Tensor]], labels: list[PseudoLabel], setting: Setting) -> Losses:
@@ -135,12 +162,11 @@ class Framework:
     step: Callable[..., Losses]
     num_students: int
     uses_pool: bool = True
-    uses_teacher: bool = False
 
 
 FRAMEWORKS = {
     "supervised": Framework(supervised, num_students=1, uses_pool=False),
     "consistency": Framework(consistency, num_students=1),
-    "teacher_student": Framework(teacher_student, num_students=1, uses_teacher=True),
+    "teacher_student": Framework(teacher_student, num_students=1),
     "dual_student": Framework(dual_student, num_students=2),
 }

@@ -87,6 +87,20 @@ def pck_per_joint(
     return _share(correct.sum(0), (visibility > 0).sum(0))
 
 
+def peer_accuracy(predicted: NDArray, true: NDArray, visibility: NDArray, size: tuple[int, int]) -> float:
+    """The PCK that the field's training scripts print, defects and all: a mean over joints, NaN without any.
+
+    Cells (N, K, 2) of the highest peaks in heatmaps of `size` (h, w), against those of the true heatmaps. As
+    published (`accuracy(thr=0.5)` of SimpleBaseline and its forks): x is divided by h / 10 and y by w / 10, which
+    are exchanged; a joint whose true cell lies at 0 or 1 along an axis is skipped; joints count the same.
+    """
+    scale = np.array(size, float) / 10
+    distance = np.linalg.norm(np.asarray(predicted, float) / scale - np.asarray(true, float) / scale, axis=-1)
+    counted = (visibility > 0) & (np.asarray(true) > 1).all(-1)
+    shares = _share(((distance < 0.5) & counted).sum(0), counted.sum(0))
+    return float(np.nanmean(shares)) if counted.any() else float("nan")
+
+
 def _share(part: NDArray, whole: NDArray) -> NDArray:
     with np.errstate(invalid="ignore"):
         return np.divide(part, whole)

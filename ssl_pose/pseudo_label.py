@@ -6,7 +6,8 @@ Everything here happens in the reference frame, the un-augmented network input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from ssl_pose.geometry import (
     warp_heatmaps,
 )
 from ssl_pose.heatmap import argmax_keypoints, render_heatmaps
+
+SMALLEST_PEAK = 1e-3  # what is divided by a peak is divided by at least this
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Target:
     """A pseudo-label moved into the strong view: what a student is asked to predict there."""
 
     heatmaps: Tensor  # (B, K, h, w)
+    keypoints: Tensor  # (B, K, 2) where its peaks have moved to, cells; also beyond the view
     weight: Tensor  # (B, K)
     mask: Tensor  # (B, 1, h, w) cells of which the target says something
 
@@ -97,9 +101,7 @@ def threshold_and_refine(
     keypoints, confidence = argmax_keypoints(heatmaps)
     keep = (confidence >= confidence_threshold) & (confidence > 0) & confidence.isfinite()
     clean = render_heatmaps(keypoints, tuple(heatmaps.shape[-2:]), heatmap_sigma)
-    refined = torch.where(keep[..., None, None], clean, 0.0)
-    weight = torch.ones_like(confidence) if below_threshold == "zero" else keep.to(confidence)
-    return refined, weight
+    return without_weak(clean, keep, below_threshold)
 
 
 def denoise(
@@ -116,31 +118,109 @@ def denoise(
     combined = ensemble_heatmaps(aligned, valid, method.ensemble)
     keypoints, confidence = argmax_keypoints(combined)
     uncertainty = estimate_uncertainty(aligned, valid)
+    heatmaps, weight = shape_target(combined, method, heatmap_sigma)
+    weight = weight * weigh_joints(confidence, uncertainty, method.label_weight)
     if method.uncertainty_guard:
         uncertainty = uncertainty.masked_fill(confidence < method.confidence_threshold, torch.inf)
-    weight = torch.ones_like(confidence)
-    if method.threshold_and_refine:
-        combined, weight = threshold_and_refine(
-            combined, method.confidence_threshold, heatmap_sigma, method.below_threshold
-        )
-    return PseudoLabel(combined, keypoints, confidence, weight, uncertainty)
+    return PseudoLabel(heatmaps, keypoints, confidence, weight, uncertainty)
+
+
+def shape_target(heatmaps: Tensor, method: MethodConfig, heatmap_sigma: float) -> tuple[Tensor, Tensor]:
+    """What ensembles (B, K, h, w) become as targets, and the joints' weights (B, K), by `method.target`.
+
+    'soft': as they are. 'rescaled': with peak 1. 'thresholded': as they are, without the joints under the
+    threshold. 'refined': a clean Gaussian at every peak. 'threshold_and_refine': both, the paper's.
+    """
+    threshold = method.confidence_threshold if method.thresholds else 0.0
+    if method.redraws:
+        return threshold_and_refine(heatmaps, threshold, heatmap_sigma, method.below_threshold)
+    peak = heatmaps.amax(dim=(2, 3))
+    if method.target == "rescaled":
+        return heatmaps / peak.clamp(min=SMALLEST_PEAK)[..., None, None], torch.ones_like(peak)
+    if method.target == "thresholded":
+        return without_weak(heatmaps, peak >= threshold, method.below_threshold)
+    return heatmaps, torch.ones_like(peak)
+
+
+def weigh_joints(confidence: Tensor, uncertainty: Tensor, label_weight: str) -> Tensor:
+    """Factors (B, K) in [0, 1] of the joints' weights; `uncertainty` (B, K) is that of the raw maps.
+
+    'confidence': the height of the peak. 'certainty': 1 minus the uncertainty as a share of the peak.
+    'equal', and 'agreement', which needs both students (`weigh_agreement`): 1.
+    """
+    if label_weight == "confidence":
+        return confidence.clamp(0, 1)
+    if label_weight == "certainty":
+        return (1 - uncertainty / confidence.clamp(min=SMALLEST_PEAK)).clamp(0, 1)
+    return torch.ones_like(confidence)
+
+
+def weigh_agreement(labels: Sequence[PseudoLabel], heatmap_sigma: float) -> list[PseudoLabel]:
+    """The pseudo-labels of two students, a joint counting less the further apart they see it.
+
+    The factor is a Gaussian of the distance between both peaks, of width 2 sigma: position disagreement, as
+    SSPCM (Huang et al. 2023) uses it to sort out joints.
+    """
+    first, second = labels
+    distance = (first.keypoints - second.keypoints).norm(dim=-1)  # (B, K) cells
+    factor = torch.exp(-0.5 * (distance / (2 * heatmap_sigma)).square())
+    return [replace(label, weight=label.weight * factor) for label in labels]
+
+
+def pair_closest(
+    first: Sequence[PseudoLabel], second: Sequence[PseudoLabel], method: MethodConfig
+) -> PseudoLabel:
+    """One pseudo-label of both sides' candidates: per joint the mean of the two whose peaks lie closest.
+
+    `first` and `second` are what a student and its EMA copy say, of one side each: SSPCM's current and last
+    networks. The mean peak is the new keypoint; it is thresholded where the method thresholds.
+    """
+    pairs = [average_labels(one, other) for one in first for other in second]
+    gaps = torch.stack([(one.keypoints - other.keypoints).norm(dim=-1) for one in first for other in second])
+    best = gaps.argmin(0)  # (B, K)
+    chosen = pairs[0]
+    for number, pair in enumerate(pairs[1:], start=1):
+        chosen = choose(best == number, pair, chosen)
+    if not method.thresholds:
+        return chosen
+    maps, weight = without_weak(
+        chosen.heatmaps, chosen.confidence >= method.confidence_threshold, method.below_threshold
+    )
+    return replace(chosen, heatmaps=maps, weight=weight * chosen.weight)
+
+
+def average_labels(first: PseudoLabel, second: PseudoLabel) -> PseudoLabel:
+    """The mean of two pseudo-labels, field by field."""
+    return PseudoLabel(*(torch.lerp(getattr(first, f.name), getattr(second, f.name), 0.5) for f in fields(first)))
+
+
+def without_weak(heatmaps: Tensor, keep: Tensor, below_threshold: str) -> tuple[Tensor, Tensor]:
+    """Heatmaps (B, K, h, w), zero where `keep` (B, K) is false, and weights: there 0 ('drop') or 1 ('zero')."""
+    weight = torch.ones_like(keep, dtype=heatmaps.dtype) if below_threshold == "zero" else keep.to(heatmaps)
+    return torch.where(keep[..., None, None], heatmaps, 0.0), weight
 
 
 def select_targets(own: PseudoLabel, other: PseudoLabel, selection: str, margin: float) -> PseudoLabel:
     """The pseudo-label from which the student that made `own` learns, joint by joint [23-24].
 
     'cross': its own only where it is more certain by the margin Delta, else the other's. 'literal', as the
-    lines are printed: the other's only where that one is more certain, else its own. 'off': the other's.
+    lines are printed: the other's only where that one is more certain, else its own. 'off': the other's; 'own':
+    its own, as two networks that train themselves.
     """
-    if selection == "off":
-        return other
+    if selection in ("off", "own"):
+        return other if selection == "off" else own
     if selection == "cross":
         take_own = own.uncertainty + margin < other.uncertainty
     elif selection == "literal":
         take_own = ~(other.uncertainty + margin < own.uncertainty)
     else:
-        raise ValueError(f"unknown selection {selection!r}; allowed: off, cross, literal")
-    return PseudoLabel(*(_where(take_own, getattr(own, f.name), getattr(other, f.name)) for f in fields(own)))
+        raise ValueError(f"unknown selection {selection!r}; allowed: off, cross, literal, own")
+    return choose(take_own, own, other)
+
+
+def choose(condition: Tensor, first: PseudoLabel, second: PseudoLabel) -> PseudoLabel:
+    """`first` where `condition` (B, K) is true, else `second`."""
+    return PseudoLabel(*(_where(condition, getattr(first, f.name), getattr(second, f.name)) for f in fields(first)))
 
 
 def _where(condition: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -152,7 +232,7 @@ def move_to_view(
     label: PseudoLabel, matrix: Tensor, flip: Tensor, method: MethodConfig, heatmap_sigma: float
 ) -> Target:
     """The target in a view whose matrix (B, 3, 3) maps reference cells to its own [25-26, Transform]."""
-    if method.threshold_and_refine:
+    if method.redraws:
         return move_refined(label, matrix, flip, heatmap_sigma)
     return move_soft(label, matrix, flip)
 
@@ -168,7 +248,7 @@ def move_refined(label: PseudoLabel, matrix: Tensor, flip: Tensor, heatmap_sigma
     weight = flip_points(label.weight, flip) * points_inside(moved, size)
     alive = flip_points(label.heatmaps.amax(dim=(2, 3)) > 0, flip)
     heatmaps = render_heatmaps(moved, size, heatmap_sigma) * alive[..., None, None]
-    return Target(heatmaps, weight, torch.ones_like(heatmaps[:, :1]))
+    return Target(heatmaps, moved, weight, torch.ones_like(heatmaps[:, :1]))
 
 
 def move_soft(label: PseudoLabel, matrix: Tensor, flip: Tensor) -> Target:
@@ -176,7 +256,8 @@ def move_soft(label: PseudoLabel, matrix: Tensor, flip: Tensor) -> Target:
     size = tuple(label.heatmaps.shape[-2:])
     heatmaps = warp_heatmaps(label.heatmaps, matrix, size, flip)
     mask = inside_mask(matrix, size, size).to(heatmaps)
-    return Target(heatmaps, flip_points(label.weight, flip), mask)
+    moved = flip_points(transform_points(matrix, label.keypoints), flip)
+    return Target(heatmaps, moved, flip_points(label.weight, flip), mask)
 
 
 @torch.no_grad()

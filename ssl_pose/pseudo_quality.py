@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,13 +25,16 @@ from ssl_pose.coco import DataError
 from ssl_pose.config import ArmConfig, Config
 from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.geometry import to_heatmap_matrix, transform_points
-from ssl_pose.heatmap import decode_heatmaps, image_to_heatmap_points
-from ssl_pose.metrics import pck
+from ssl_pose.heatmap import argmax_keypoints, decode_heatmaps, image_to_heatmap_points
+from ssl_pose.metrics import pck, peer_accuracy
 from ssl_pose.model import predict_heatmaps
+from ssl_pose.peaks import peak_structure
 from ssl_pose.predictions import MODES, dequantize, quantize, write_parquet
 from ssl_pose.pseudo_label import align_to_reference, ensemble_heatmaps, estimate_uncertainty
 from ssl_pose.scoring import HEADLINE_THRESHOLD, percent, reference_lengths
 from ssl_pose.seeding import make_generator
+
+READINGS = ("pck", "pck_above_threshold", "pck_refined", "peer_accuracy")  # of Table 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class PoolPredictions:
 
     network: int
     keypoints: dict[str, NDArray[np.int32]]  # (P, K, 2) q64 cells
+    cells: dict[str, NDArray[np.int16]]  # (P, K, 2) of the highest cell, where a refined label lies
     confidence: dict[str, NDArray[np.float16]]  # (P, K)
+    second_peak: dict[str, NDArray[np.float16]]  # (P, K) over the first
+    num_peaks: dict[str, NDArray[np.int16]]  # (P, K) of at least half the first
     uncertainty: NDArray[np.float16]  # (P, K), over all views
 
 
@@ -95,23 +102,41 @@ def predict_pool(
     pool = open_pool(crops, next(network.parameters()).device)
     views = draw_pool_views(config, len(sample.person), seed)
     batch = max(1, config.evaluation.batch_size // len(views))
-    points, peaks = ({mode: [] for mode in MODES} for _ in range(2))
+    parts: dict[str, list[_Peaks]] = {mode: [] for mode in MODES}
     uncertainties = []
     for part in torch.arange(len(sample.person)).split(batch):
         rows = sample.person[part.numpy()]
         aligned, valid = view_heatmaps(network, pool, rows, take_views(views, part), config, arm)
         uncertainties.append(estimate_uncertainty(aligned, valid))
         for mode in MODES:
-            combined = ensemble_heatmaps(aligned, valid, mode)
-            cells, peak = decode_heatmaps(combined, config.evaluation.decoder, config.model.heatmap_sigma)
-            points[mode].append(cells)
-            peaks[mode].append(peak.nan_to_num(nan=0.0))
+            parts[mode].append(_read_peaks(ensemble_heatmaps(aligned, valid, mode), config))
+    peaks = {mode: _Peaks(*map(torch.cat, zip(*parts[mode], strict=True))) for mode in MODES}
     return PoolPredictions(
         network=number,
-        keypoints={mode: quantize(torch.cat(points[mode]).cpu().numpy()) for mode in MODES},
-        confidence={mode: _half(peaks[mode]) for mode in MODES},
-        uncertainty=_half(uncertainties),
+        keypoints={mode: quantize(found.points.cpu().numpy()) for mode, found in peaks.items()},
+        cells={mode: found.cells.short().cpu().numpy() for mode, found in peaks.items()},
+        confidence={mode: _half(found.confidence) for mode, found in peaks.items()},
+        second_peak={mode: _half(found.second) for mode, found in peaks.items()},
+        num_peaks={mode: found.number.short().cpu().numpy() for mode, found in peaks.items()},
+        uncertainty=_half(torch.cat(uncertainties)),
     )
+
+
+class _Peaks(NamedTuple):
+    """What one mode's pseudo-heatmaps (B, K, h, w) say."""
+
+    points: Tensor  # (B, K, 2) decoded
+    cells: Tensor  # (B, K, 2) the highest cell
+    confidence: Tensor  # (B, K)
+    second: Tensor  # (B, K)
+    number: Tensor  # (B, K)
+
+
+def _read_peaks(heatmaps: Tensor, config: Config) -> _Peaks:
+    points, confidence = decode_heatmaps(heatmaps, config.evaluation.decoder, config.model.heatmap_sigma)
+    cells, _ = argmax_keypoints(heatmaps)
+    return _Peaks(points, cells, confidence.nan_to_num(nan=0.0),
+                  *peak_structure(heatmaps.nan_to_num(nan=0.0), config.model.heatmap_sigma))
 
 
 def view_heatmaps(
@@ -136,14 +161,17 @@ def take_views(views: Sequence[Views], index: Tensor) -> list[Views]:
 
 
 def score_pool(
-    predictions: Sequence[PoolPredictions], sample: PoolSample, confidence_threshold: float
+    predictions: Sequence[PoolPredictions], sample: PoolSample, confidence_threshold: float, size: tuple[int, int]
 ) -> dict[str, dict[str, float | None]]:
     """By mode, in percent over all annotated joints and label networks (each counts the same).
 
-    `pck` counts the peak of every joint, `pck_above_threshold` a peak under the threshold as wrong; `kept` is the
-    share of peaks at or above it. `mean_confidence` is a height, not a percentage.
+    Readings of the PCK: `pck` counts the peak of every joint; `pck_above_threshold` a peak under the threshold as
+    wrong; `pck_refined` the refined labels, which lie at the centres of cells, of the joints that the threshold
+    keeps; `peer_accuracy` as the field's training scripts count, in heatmaps of `size` (h, w). `kept` is the share
+    of peaks at or above the threshold. Not percentages: `mean_confidence` is a height, `second_peak` the mean of
+    the second peak over the first, `num_peaks` how many reach half of the first.
     """
-    return {mode: _score_mode(predictions, sample, mode, confidence_threshold) for mode in MODES}
+    return {mode: _score_mode(predictions, sample, mode, confidence_threshold, size) for mode in MODES}
 
 
 def score_selection(
@@ -193,29 +221,38 @@ def _peak_columns(part: PoolPredictions, row: NDArray, joint: NDArray) -> dict[s
 
 
 def _score_mode(
-    predictions: Sequence[PoolPredictions], sample: PoolSample, mode: str, threshold: float
+    predictions: Sequence[PoolPredictions], sample: PoolSample, mode: str, threshold: float, size: tuple[int, int]
 ) -> dict[str, float | None]:
     true, length = dequantize(sample.keypoints), sample.reference_length
     labeled = sample.visibility > 0
-    plain, strict, confidences = [], [], []
+    readings: dict[str, list[float]] = {name: [] for name in READINGS}
     for part in predictions:
-        keypoints, confidence = dequantize(part.keypoints[mode]), part.confidence[mode].astype(float)
-        judged = (keypoints, true, labeled, length, HEADLINE_THRESHOLD)
-        plain.append(pck(*judged))
-        strict.append(pck(*judged, confidence, threshold))
-        confidences.append(confidence[labeled])
-    heights = np.concatenate(confidences)
+        confidence, cells = part.confidence[mode].astype(float), part.cells[mode]
+        found = dequantize(part.keypoints[mode])
+        judged = (sample.visibility, length, HEADLINE_THRESHOLD)
+        kept = sample.visibility * (confidence >= threshold)
+        readings["pck"].append(pck(found, true, *judged))
+        readings["pck_above_threshold"].append(pck(found, true, *judged, confidence, threshold))
+        readings["pck_refined"].append(pck(cells, true, kept, *judged[1:]))
+        readings["peer_accuracy"].append(peer_accuracy(cells, np.rint(true), sample.visibility, size))
+    heights = np.concatenate([part.confidence[mode][labeled].astype(float) for part in predictions])
     return {
-        "pck": percent(_mean(plain)),
-        "pck_above_threshold": percent(_mean(strict)),
+        **{name: percent(_mean(values)) for name, values in readings.items()},
         "kept": percent(_mean(heights >= threshold)),
         "mean_confidence": _mean(heights) if len(heights) else None,
+        "second_peak": _mean_of([part.second_peak[mode][labeled] for part in predictions]),
+        "num_peaks": _mean_of([part.num_peaks[mode][labeled] for part in predictions]),
     }
+
+
+def _mean_of(parts: Sequence[NDArray]) -> float | None:
+    values = np.concatenate(parts).astype(float)
+    return _mean(values) if len(values) else None
 
 
 def _mean(values: Sequence | NDArray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def _half(parts: list[Tensor]) -> NDArray[np.float16]:
-    return torch.cat(parts).cpu().numpy().astype(np.float16)
+def _half(values: Tensor) -> NDArray[np.float16]:
+    return values.cpu().numpy().astype(np.float16)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ssl_pose.config import TrainingConfig
 
-Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate of that step
+Schedule = Callable[[float], float]  # step, counted from 0 -> learning rate of that step
 
 
 def constant_rate(training: TrainingConfig) -> Schedule:
@@ -15,11 +15,17 @@ def constant_rate(training: TrainingConfig) -> Schedule:
     return lambda step: training.learning_rate
 
 
-def run_schedule(training: TrainingConfig, pool_size: int) -> Schedule:
-    """The schedule of a run whose unlabelled pool has `pool_size` persons, as `training.schedule` names it."""
+def run_schedule(training: TrainingConfig, pool_size: int, relative_steps: float = 1.0) -> Schedule:
+    """The schedule of a run whose unlabelled pool has `pool_size` persons, as `training.schedule` names it.
+
+    A run of `relative_steps` times as many steps has the same schedule, stretched; the linear warm-up is not.
+    """
     if training.schedule == "milestones":
-        return _fall_at(training.milestone_steps(pool_size), training.learning_rate, training.milestone_factor)
-    return _cosine(training.run_steps(pool_size), training.learning_rate, training.final_learning_rate)
+        rate = _fall_at(training.milestone_steps(pool_size), training.learning_rate, training.milestone_factor)
+    else:
+        rate = _cosine(training.run_steps(pool_size), training.learning_rate, training.final_learning_rate)
+    warmup = training.warmup_steps
+    return lambda step: min(1.0, (step + 1) / warmup if warmup else 1.0) * rate(step / relative_steps)
 
 
 def _fall_at(milestones: tuple[int, ...], rate: float, factor: float) -> Schedule:

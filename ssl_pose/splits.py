@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_pose.coco import DataError
-from ssl_pose.config import brief
+from ssl_pose.config import MethodConfig, SplitsConfig, brief
 from ssl_pose.crops import CropSet
 from ssl_pose.files import write_text
 
@@ -43,6 +43,15 @@ def split_labels(
     elif method != "first":
         raise DataError(f"splits.method must be hash or first, got {method!r}")
     return np.isin(ids, units[:label_count])
+
+
+def arm_labels(
+    arm: MethodConfig, labeled: np.ndarray, crops: CropSet, splits: SplitsConfig, seed: int
+) -> np.ndarray:
+    """Labelled mask (N,) of an arm: `labeled`, the seed's split, or the split of its own `label_count`."""
+    if not arm.label_count:
+        return labeled
+    return split_labels(crops.image_id, crops.annotation_id, arm.label_count, seed, splits.method, splits.unit)
 
 
 def write_split(

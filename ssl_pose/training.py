@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
-from ssl_pose.config import ArmConfig, Config, TrainingConfig, fingerprint
+from ssl_pose.batches import LabeledBatch, Pool, draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.config import ArmConfig, Config, MethodConfig, TrainingConfig, fingerprint
 from ssl_pose.crops import CropSet
 from ssl_pose.distributed import ALONE, Processes, stop_requested
 from ssl_pose.files import write_bytes, write_json, write_text
@@ -75,16 +75,13 @@ def burn_in(
     if config.training.num_processes > processes.count:
         return launch("burn_in", config, crops, labeled, state, seed=seed, output=output)
     device, pool, rows, _ = _prepare(config, crops, labeled, processes)
-    students = [
-        processes.join_batch_norm(build_model(config.model, seed=stream_seed(seed, "student", index)).to(device))
-        for index in range(NUM_STUDENTS)
-    ]
-    setting = Setting(config.method, config.model.heatmap_sigma, config.training.precision)
-    loop = _open_loop(students, config.training, processes)
+    students = [processes.join_batch_norm(student) for student in initial_students(config, seed, device)]
+    setting = _setting(config, config.method)
+    loop = _open_loop("student", students, config.training, processes)
     learners = [processes.join_gradients(student) for student in students]
 
     def step_losses(step: int) -> Losses:
-        return supervised(learners, None, draw_labeled(pool, rows, config, seed, "burn_in", step), None, setting)
+        return supervised(learners, [], draw_labeled(pool, rows, config, seed, "burn_in", step), None, setting)
 
     name = f"burn-in of seed {seed}"
     key = _state_key(_config_hash(config, name), crops, labeled)
@@ -100,55 +97,102 @@ def train_run(
 ) -> dict[str, Any]:
     """Trains one (arm, seed) from the burn-in's weights in `start`; returns the record that it writes.
 
-    Writes the students, for teacher_student the student and its teacher, to `model_path`, and `log.jsonl`
-    and `train.json` to the folder `results`. `state` is the folder of the resume state.
+    `labeled` (N,) marks the persons that the arm's label count labels. Writes the networks that
+    `evaluation.load_run` explains to `model_path`, and `log.jsonl` and `train.json` to the folder `results`.
+    `state` is the folder of the resume states.
     """
-    began = time.monotonic()
-    arm = config.arm(arm_name)
     if config.training.num_processes > processes.count:
         launch("train_run", config, crops, labeled, state, arm_name=arm_name, seed=seed, start=start,
                model_path=model_path, results=results)
         return json.loads((results / "train.json").read_text())
+    return _train_here(config, arm_name, seed, crops, labeled, start, model_path, results, state, processes)
+
+
+def _train_here(
+    config: Config, arm_name: str, seed: int, crops: CropSet, labeled: np.ndarray, start: Path,
+    model_path: Path, results: Path, state: Path, processes: Processes,
+) -> dict[str, Any]:
+    """`train_run` in this process, one of `processes`."""
+    began = time.monotonic()
+    arm, name = config.arm(arm_name), f"{arm_name}, seed {seed}"
     framework = FRAMEWORKS[arm.framework]
+    config_hash = run_fingerprint(config, arm_name, seed)
+    key = _state_key(config_hash, crops, labeled)
     pool_size = int(_in_pool(config, labeled).sum())  # of the split, so that all arms of a seed train equally long
-    num_steps = config.training.run_steps(pool_size)
+    num_steps = max(1, round(config.training.run_steps(pool_size) * arm.relative_steps))
     seen = (crops.visibility > 0).any(1) if arm.labels == "all" else labeled
     device, pool, rows, others = _prepare(config, crops, seen, processes)
-    loaded = load_networks(start, config.model, device)[: framework.num_students]
-    students = [processes.join_batch_norm(student) for student in loaded]
-    teacher = copy.deepcopy(students[0]).requires_grad_(False) if framework.uses_teacher else None
-    setting = Setting(arm, config.model.heatmap_sigma, config.training.precision)
-    loop = _open_loop(students, config.training, processes)
-    learners = [processes.join_gradients(student) for student in students]
+    started = _start(config, arm, seed, crops, labeled, start, state, device, processes)[: framework.num_students]
+    students = [processes.join_batch_norm(student) for student in started]
+    teachers = [copy.deepcopy(student) for student in students] if arm.uses_ema or arm.label_source == "frozen" else []
+    setting = _setting(config, arm)
+
+    def labeled_batch(step: int) -> LabeledBatch:
+        return draw_labeled(pool, rows, config, seed, "run", step, arm.labeled_views)
 
     def step_losses(step: int) -> Losses:
-        labeled_batch = draw_labeled(pool, rows, config, seed, "run", step)
-        unlabeled = draw_unlabeled(pool, others, arm.num_views, config, seed, step) if framework.uses_pool else None
-        return framework.step(learners, teacher, labeled_batch, unlabeled, setting)
+        unlabeled = draw_unlabeled(pool, others, arm, config, seed, step) if framework.uses_pool else None
+        return framework.step(learners, teachers, labeled_batch(step), unlabeled, setting)
 
-    name = f"{arm_name}, seed {seed}"
-    if teacher is not None:
-        loop.networks["teacher"] = teacher
-    after_step = _ema_update(teacher, students[0], arm, num_steps) if teacher is not None else None
-    config_hash = _config_hash(config, name, arm)
-    key = _state_key(config_hash, crops, labeled)
-    schedule = run_schedule(config.training, pool_size)
+    if arm.label_source == "frozen":
+        _train_frozen(teachers, labeled_batch, setting, config.training, pool_size, state / "teacher", key, name,
+                      processes)
+    loop = _open_loop("student", students, config.training, processes)
+    learners = [processes.join_gradients(student) for student in students]
+    loop.networks |= {f"teacher{i}": teacher.requires_grad_(False) for i, teacher in enumerate(teachers)}
+    after_step = _ema_update(teachers, students, arm, num_steps) if arm.uses_ema else None
+    schedule = run_schedule(config.training, pool_size, arm.relative_steps)
     _optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
-    record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began)
-    record |= {"arm": arm_name, "seed": seed, "steps": num_steps, "num_processes": processes.count,
-               "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0}
-    record["collapse"] = describe_collapse(loop.log)
+    record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began) | {
+        "arm": arm_name, "seed": seed, "steps": num_steps, "num_processes": processes.count,
+        "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0,
+        "image_passes": count_passes(arm, config.training, num_steps, pool_size),
+        "collapse": describe_collapse(loop.log),
+    }
     if processes.writes:
-        save_networks(model_path, list(loop.networks.values()), config.model)
+        save_networks(model_path, _kept_networks(arm, students, teachers), config.model)
         _write_record(record, loop.log, results, name)
     return record
 
 
+def _train_frozen(
+    teachers: list[nn.Module], labeled_batch: Callable[[int], LabeledBatch], setting: Setting,
+    training: TrainingConfig, pool_size: int, state: Path, key: str, name: str, processes: Processes,
+) -> None:
+    """Trains the teacher of PseudoPose on labels alone, just as the arm `supervised` trains its network."""
+    loop = _open_loop("teacher", teachers, training, processes)
+    learners = [processes.join_gradients(teacher) for teacher in teachers]
+    _optimise(loop, lambda step: supervised(learners, [], labeled_batch(step), None, setting), None, training,
+              training.run_steps(pool_size), run_schedule(training, pool_size), state, key, f"teacher of {name}")
+
+
 def _write_record(record: dict[str, Any], log: list[dict[str, float]], results: Path, name: str) -> None:
+    """Writes a run's log and its record, and says when the run collapsed."""
     if record["collapse"]:
         print(f"warning: {name}: {record['collapse']}", flush=True)
     write_text("".join(json.dumps(row) + "\n" for row in log), results / "log.jsonl")
     write_json(record, results / "train.json")
+
+
+def initial_students(config: Config, seed: int, device: torch.device) -> list[nn.Module]:
+    """Both students before any training; they start from weights of their own."""
+    return [build_model(config.model, seed=stream_seed(seed, "student", index)).to(device)
+            for index in range(NUM_STUDENTS)]
+
+
+def count_passes(arm: ArmConfig, training: TrainingConfig, num_steps: int, pool_size: int) -> int:
+    """Forward passes of one image that a run's training costs; with its backward pass an image counts three.
+
+    Burn-in is left out: it is the same for all arms. A frozen teacher's own training is in.
+    """
+    framework = FRAMEWORKS[arm.framework]
+    if not framework.uses_pool:
+        return 3 * num_steps * training.labeled_batch
+    sources = framework.num_students * (2 if arm.pairing == "closest" else 1)
+    learning = framework.num_students * (training.labeled_batch + len(arm.strong_paths) * training.unlabeled_batch)
+    labeling = sources * (1 + arm.num_views) * training.unlabeled_batch
+    before = 3 * training.run_steps(pool_size) * training.labeled_batch if arm.label_source == "frozen" else 0
+    return num_steps * (3 * learning + labeling) + before
 
 
 def choose_device(name: str) -> torch.device:
@@ -177,7 +221,7 @@ def _in_pool(config: Config, labeled: np.ndarray) -> np.ndarray:
     return ~labeled if config.splits.exclude_labeled else np.ones_like(labeled)
 
 
-def _open_loop(students: list[nn.Module], training: TrainingConfig, processes: Processes) -> Loop:
+def _open_loop(role: str, students: list[nn.Module], training: TrainingConfig, processes: Processes) -> Loop:
     for student in students:
         student.train()
         if training.channels_last:
@@ -186,14 +230,49 @@ def _open_loop(students: list[nn.Module], training: TrainingConfig, processes: P
             student.compile()
     parameters = [parameter for student in students for parameter in student.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
-    networks = {f"student{index}": student for index, student in enumerate(students)}
+    networks = {f"{role}{index}": student for index, student in enumerate(students)}
     return Loop(networks, optimizer, processes=processes)
 
 
-def _ema_update(teacher: nn.Module, student: nn.Module, arm: ArmConfig, num_steps: int) -> Callable:
-    """After every step: the teacher follows the student with a horizon that is a share of the run."""
+def _setting(config: Config, method: MethodConfig) -> Setting:
+    model = config.model
+    return Setting(method, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment,
+                   config.training.precision)
+
+
+def _start(
+    config: Config, arm: ArmConfig, seed: int, crops: CropSet, labeled: np.ndarray, start: Path, state: Path,
+    device: torch.device, processes: Processes,
+) -> list[nn.Module]:
+    """The students that an arm starts from: the burn-in's, those of a burn-in of its own where its label count
+    differs from the profile's, or, without burn-in, untrained ones."""
+    if not arm.burn_in:
+        return initial_students(config, seed, device)
+    if arm.label_count:
+        start = state / "burn_in.safetensors"
+        burn_in(config, seed, crops, labeled, start, state / "burn_in", processes)
+        processes.wait()
+    return load_networks(start, config.model, device)
+
+
+def _kept_networks(arm: ArmConfig, students: list[nn.Module], teachers: list[nn.Module]) -> list[nn.Module]:
+    """What a run leaves: of two students with EMA copies that teach, the copies; else students, then teachers."""
+    if arm.framework == "dual_student":
+        return teachers if arm.label_source == "ema" else students
+    return [*students, *teachers]
+
+
+def _ema_update(
+    teachers: list[nn.Module], students: list[nn.Module], arm: ArmConfig, num_steps: int
+) -> Callable[[], None]:
+    """After every step: each teacher follows its student with a horizon that is a share of the run."""
     decay = math.exp(-1 / (arm.ema_horizon * num_steps)) if arm.ema_horizon else 0.0
-    return lambda: update_ema(teacher, student, decay)
+
+    def after_step() -> None:
+        for teacher, student in zip(teachers, students, strict=True):
+            update_ema(teacher, student, decay)
+
+    return after_step
 
 
 def _optimise(
@@ -303,6 +382,11 @@ def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, fl
     return row
 
 
+def run_fingerprint(config: Config, arm_name: str, seed: int) -> str:
+    """Hash of the numbers that shape a run, as its train.json records it."""
+    return _config_hash(config, f"{arm_name}, seed {seed}", config.arm(arm_name))
+
+
 def _config_hash(config: Config, name: str, arm: ArmConfig | None = None) -> str:
     """Hash of the numbers that shape a run."""
     return fingerprint(name, arm, *(getattr(config, section) for section in SECTIONS))
@@ -340,7 +424,7 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
         network.load_state_dict(content["networks"][role])
     loop.optimizer.load_state_dict(content["optimizer"])
     loop.step, loop.log = content["step"], content["log"]
-    device = next(iter(loop.networks["student0"].parameters())).device
+    device = next(next(iter(loop.networks.values())).parameters()).device
     loop.meter.sums = {name: value[loop.processes.rank, 0].to(device) for name, value in content["sums"].items()}
     loop.meter.count = content["count"]
     loop.standing = not describe_collapse(loop.log).startswith("fell")

@@ -25,10 +25,10 @@ ORDER = """
 files lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
 coco photos crops splits
-augment model batches pseudo_label losses frameworks provenance schedules distributed launching training
-predictions scoring population pseudo_quality evaluation
+augment strong_paths model batches pseudo_label losses frameworks provenance schedules distributed launching training
+predictions scoring population peaks pseudo_quality evaluation judging
 results paper statistics label_analysis claims tables figures pictures reporting
-workspace projection scheduling notebook pipeline __main__
+workspace cells projection scheduling notebook pipeline __main__
 """
 WITHOUT_TORCH = ("config skeleton metrics coco photos results paper statistics label_analysis claims tables figures "
                  "pictures reporting workspace projection notebook scheduling pipeline")

@@ -68,19 +68,30 @@ def test_joints_without_a_label_or_outside_the_view_weigh_nothing(config: Config
 
 def test_the_same_step_gives_the_same_batch_and_arms_share_their_weak_and_strong_views(config: Config):
     pool, rows = open_pool(make_crops(12), CPU), torch.arange(12)
-    plain, again = (draw_unlabeled(pool, rows, 0, config, 3, 7) for _ in range(2))
-    wide = draw_unlabeled(pool, rows, 2, config, 3, 7)
-    assert torch.equal(plain.strong_images, again.strong_images)
-    assert torch.equal(plain.strong_images, wide.strong_images)
+    method = config.arm("dual_student")
+    plain, again = (draw_unlabeled(pool, rows, method, config, 3, 7) for _ in range(2))
+    more = replace(method, num_views=2, strong_paths=("plain", "joint_cutout"))
+    wide = draw_unlabeled(pool, rows, more, config, 3, 7)
+    assert torch.equal(plain.strong[0].images, again.strong[0].images)
+    assert torch.equal(plain.strong[0].images, wide.strong[0].images)
+    assert not torch.equal(wide.strong[0].matrix, wide.strong[1].matrix)
     assert torch.equal(plain.view_matrix[0], wide.view_matrix[0])
     assert torch.equal(plain.view_images, wide.view_images[:5])
     assert wide.view_images.shape == (3 * 5, 3, *INPUT_SIZE)
-    other = draw_unlabeled(pool, rows, 0, config, 3, 8)
-    assert not torch.equal(plain.strong_matrix, other.strong_matrix)
+    other = draw_unlabeled(pool, rows, method, config, 3, 8)
+    assert not torch.equal(plain.strong[0].matrix, other.strong[0].matrix)
+
+
+def test_the_weak_view_can_be_the_reference_itself(config: Config):
+    pool, method = open_pool(make_crops(8), CPU), replace(config.arm("dual_student"), weak_view="reference")
+    batch = draw_unlabeled(pool, torch.arange(8), method, config, 0, 0)
+    torch.testing.assert_close(batch.view_matrix[0], torch.eye(3).expand(5, 3, 3))
+    assert not batch.view_flip.any()
 
 
 def test_view_matrices_are_in_cells_and_invert(config: Config):
-    batch = draw_unlabeled(open_pool(make_crops(8), CPU), torch.arange(8), 1, config, 0, 0)
+    method = config.arm("dual_student")
+    strong = draw_unlabeled(open_pool(make_crops(8), CPU), torch.arange(8), method, config, 0, 0).strong[0]
     points = torch.tensor([[[5.0, 9.0], [0.0, 0.0]]]).expand(5, 2, 2)
-    there = transform_points(batch.strong_matrix, points)
-    torch.testing.assert_close(transform_points(invert_affine(batch.strong_matrix), there), points, atol=1e-3, rtol=0)
+    there = transform_points(strong.matrix, points)
+    torch.testing.assert_close(transform_points(invert_affine(strong.matrix), there), points, atol=1e-3, rtol=0)

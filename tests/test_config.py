@@ -52,11 +52,11 @@ def test_sizes_are_tuples_and_whole_numbers_become_floats_where_floats_are_meant
 
 
 def test_an_arm_inherits_the_method_and_states_only_what_differs(params):
-    arms = {"plain": {}, "refined": {"title": "T&R", "threshold_and_refine": True}}
+    arms = {"plain": {}, "refined": {"title": "T&R", "target": "threshold_and_refine"}}
     config = parse_config(changed(params, arms=arms, grid=list(arms), method__confidence_threshold=0.25))
     refined, plain = config.arm("refined"), config.arm("plain")
     assert refined.confidence_threshold == plain.confidence_threshold == 0.25
-    assert (refined.threshold_and_refine, plain.threshold_and_refine) == (True, False)
+    assert (refined.thresholds, refined.redraws, plain.thresholds, plain.redraws) == (True, True, False, False)
     assert (refined.title, plain.title) == ("T&R", "plain")
     assert isinstance(plain, ArmConfig)
 
@@ -97,7 +97,7 @@ WRONG = {
     "nan": ({"training__learning_rate": float("nan")}, "training.learning_rate must be at least 0.0, got nan"),
     "nan in a pair": ({"views__weak__box_scale": [float("nan"), 1.0]}, "must be in [0.1, 4.0], got nan"),
     "no label": ({"splits__label_count": 0}, "splits.label_count must be at least 1, got 0"),
-    "unknown choice": ({"method__selection": "best"}, "must be one of off, cross, literal, got 'best'"),
+    "unknown choice": ({"method__selection": "best"}, "must be one of off, cross, literal, own, got 'best'"),
     "three sides": ({"data__input_size": [64, 48, 3]}, "data.input_size must be a list of 2: an integer, got"),
     "text in a pair": ({"data__input_size": [64, "48"]}, "data.input_size[1] must be an integer, got '48'"),
     "input of a resnet": ({"model__architecture": "resnet18"}, "must be multiples of 32, got 64x48"),

@@ -229,8 +229,10 @@ def test_a_blank_network_scores_without_a_failure():
     sample = pseudo_quality.sample_pool(crops, np.arange(10) < 2, config, seed=0)
     arm = config.arm("dual_student")
     blank = pseudo_quality.predict_pool(Blank(), 0, crops, sample, config, arm, seed=0)
-    quality = pseudo_quality.score_pool([blank], sample, arm.confidence_threshold)
+    quality = pseudo_quality.score_pool([blank], sample, arm.confidence_threshold, (32, 24))
     assert quality["maximum"]["kept"] == quality["maximum"]["pck_above_threshold"] == 0
+    assert quality["maximum"]["num_peaks"] == quality["maximum"]["second_peak"] == 0
+    assert quality["maximum"]["pck_refined"] is None  # nothing is kept
 
 
 def test_an_ideal_network_has_ideal_pseudo_heatmaps_whatever_the_views():
@@ -241,7 +243,7 @@ def test_an_ideal_network_has_ideal_pseudo_heatmaps_whatever_the_views():
     for mode in MODES:
         error = np.linalg.norm(dequantize(found.keypoints[mode]) - dequantize(sample.keypoints), axis=-1)
         assert np.median(error) < 0.3  # cells
-    quality = pseudo_quality.score_pool([found], sample, 0.3)
+    quality = pseudo_quality.score_pool([found], sample, 0.3, (32, 24))
     assert quality["none"]["pck"] == quality["average"]["pck"] == quality["maximum"]["pck"] == 100
     assert (found.confidence["maximum"] >= found.confidence["none"]).all()
 
@@ -284,7 +286,7 @@ def test_pseudo_labels_are_written_for_annotated_joints_only(tmp_path):
     assert row.x_average == both[0].keypoints["average"][0, 16, 0]
     assert row.true_y == sample.keypoints[0, 16, 1]
     error = np.hypot(table.x_none - table.true_x, table.y_none - table.true_y) / 64 / table.reference_length
-    quality = pseudo_quality.score_pool(both, sample, arm.confidence_threshold)
+    quality = pseudo_quality.score_pool(both, sample, arm.confidence_threshold, (32, 24))
     assert quality["none"]["pck"] == pytest.approx(100 * (error <= 0.2).mean())
 
 
@@ -292,7 +294,8 @@ def pool_answers(uncertainties: list[float], confidence: float) -> list[pseudo_q
     shape = (1, NUM_KEYPOINTS)
     return [
         pseudo_quality.PoolPredictions(
-            number, {}, {"none": np.full(shape, confidence, np.float16)}, np.full(shape, uncertainty, np.float16)
+            number, {}, {}, {"none": np.full(shape, confidence, np.float16)}, {}, {},
+            np.full(shape, uncertainty, np.float16)
         )
         for number, uncertainty in enumerate(uncertainties)
     ]
@@ -311,11 +314,15 @@ def test_the_more_certain_student_keeps_its_own_map_by_a_margin():
     assert pseudo_quality.score_selection(pool_answers([0.1], 0.5), sample, arm) is None
 
 
-def test_the_headline_is_that_of_the_networks_that_make_the_labels():
+def test_the_headline_is_that_of_the_networks_that_make_the_labels_but_for_a_frozen_teacher():
     networks = {str(n): {"AP": ap, "AR": ap, "pck": {"0.2": ap}} for n, ap in enumerate([40.0, 50.0, 60.0])}
-    assert evaluation.headline(networks, "dual_student") == {"AP": 45, "AR": 45, "pck": 45, "AP_ensemble": 60}
-    assert evaluation.headline(networks, "teacher_student")["AP"] == 50
-    assert evaluation.headline({"0": networks["0"]}, "supervised")["AP_ensemble"] is None
+    arms = small_config().arms
+    assert evaluation.headline(networks, arms["dual_student"]) == {"AP": 45, "AR": 45, "pck": 45, "AP_ensemble": 60}
+    assert evaluation.headline(networks, arms["teacher_student"])["AP"] == 50
+    frozen = replace(arms["teacher_student"], label_source="frozen")
+    assert evaluation.headline(networks, frozen)["AP"] == 40
+    assert evaluation.label_networks(frozen) == (1,)
+    assert evaluation.headline({"0": networks["0"]}, arms["supervised"])["AP_ensemble"] is None
 
 
 def test_examples_are_the_best_and_the_worst_persons_in_reference_px():

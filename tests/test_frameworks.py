@@ -27,9 +27,14 @@ def students_of(config: Config, count: int = 2) -> list[nn.Module]:
     return [build_model(config.model, seed=index).train() for index in range(count)]
 
 
-def batches_of(config: Config, num_views: int):
+def batches_of(config: Config, method: MethodConfig):
     pool, rows = open_pool(make_crops(8), torch.device("cpu")), torch.arange(8)
-    return draw_labeled(pool, rows, config, 0, "test", 0), draw_unlabeled(pool, rows, num_views, config, 0, 0)
+    return draw_labeled(pool, rows, config, 0, "test", 0), draw_unlabeled(pool, rows, method, config, 0, 0)
+
+
+def setting_of(config: Config, method: MethodConfig) -> Setting:
+    model = config.model
+    return Setting(method, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment, "fp32")
 
 
 def test_every_framework_of_the_configuration_has_a_step_and_no_other():
@@ -41,20 +46,21 @@ def test_every_framework_of_the_configuration_has_a_step_and_no_other():
 def test_every_arm_takes_a_finite_step_that_moves_its_students_alone(config: Config, arm: str):
     method = config.arm(arm)
     framework = FRAMEWORKS[method.framework]
-    students, teacher = students_of(config, framework.num_students), build_model(config.model, seed=9)
-    labeled, unlabeled = batches_of(config, method.num_views)
-    setting = Setting(method, config.model.heatmap_sigma, "fp32")
-    losses = framework.step(students, teacher, labeled, unlabeled, setting)
+    students = students_of(config, framework.num_students)
+    teachers = [build_model(config.model, seed=9 + index) for index in range(len(students))]
+    labeled, unlabeled = batches_of(config, method)
+    losses = framework.step(students, teachers, labeled, unlabeled, setting_of(config, method))
     losses["loss"].backward()
     assert losses["loss"].isfinite()
     assert all(parameter.grad is not None for student in students for parameter in student.parameters())
-    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())
 
 
 def test_a_student_of_two_learns_from_the_other_and_no_gradient_reaches_the_one_that_labels(config: Config):
     first, second = students_of(config)
-    labeled, unlabeled = batches_of(config, 0)
-    setting = Setting(config.arm("dual_student"), config.model.heatmap_sigma, "fp32")
+    method = config.arm("dual_student")
+    labeled, unlabeled = batches_of(config, method)
+    setting = setting_of(config, method)
     label = make_pseudo_label(second, unlabeled, setting)
     assert not label.heatmaps.requires_grad
     _, consistency = learn(first, labeled, unlabeled, label, setting)
@@ -64,9 +70,9 @@ def test_a_student_of_two_learns_from_the_other_and_no_gradient_reaches_the_one_
 
 def test_the_dual_step_is_the_sum_of_what_each_learns_from_the_other(config: Config):
     students, method = students_of(config), config.arm("dual_student")
-    labeled, unlabeled = batches_of(config, 0)
-    setting = Setting(method, config.model.heatmap_sigma, "fp32")
-    losses = FRAMEWORKS["dual_student"].step(students, None, labeled, unlabeled, setting)
+    labeled, unlabeled = batches_of(config, method)
+    setting = setting_of(config, method)
+    losses = FRAMEWORKS["dual_student"].step(students, [], labeled, unlabeled, setting)
     fresh = students_of(config)  # the step moved the running statistics of batch norm
     labels = [make_pseudo_label(student, unlabeled, setting) for student in fresh]
     parts = [learn(student, labeled, unlabeled, label, setting)

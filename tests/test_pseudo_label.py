@@ -29,9 +29,13 @@ from ssl_pose.pseudo_label import (
     estimate_uncertainty,
     move_refined,
     move_soft,
+    pair_closest,
     select_targets,
+    shape_target,
     threshold_and_refine,
     update_ema,
+    weigh_agreement,
+    weigh_joints,
 )
 from ssl_pose.seeding import make_generator
 from ssl_pose.skeleton import NUM_KEYPOINTS
@@ -40,10 +44,11 @@ SIZE = (32, 24)
 STRIDE = 2
 SIGMA = 1.5
 METHOD = MethodConfig(
-    framework="dual_student", labels="few", num_views=2, ensemble="maximum", threshold_and_refine=True,
+    framework="dual_student", labels="few", label_count=0, burn_in=True, relative_steps=1.0,
+    labeled_views="labeled", weak_view="augmented", num_views=2, ensemble="maximum", target="threshold_and_refine",
     confidence_threshold=0.3, below_threshold="drop", selection="cross", uncertainty_margin=0.05,
-    uncertainty_guard=True, view_fill="mask", consistency_weight=1.0, ema_horizon=0.02,
-    pseudo_label_batch_norm="eval",
+    uncertainty_guard=True, view_fill="mask", label_source="student", label_weight="equal", pairing="off",
+    strong_paths=("plain",), consistency_weight=1.0, ema_horizon=0.02, pseudo_label_batch_norm="eval",
 )
 
 
@@ -205,9 +210,57 @@ def test_selection_follows_its_truth_table():
     assert select_targets(own, other, "cross", margin).confidence.tolist() == [[1.0, 2.0, 2.0, 2.0]]
     assert select_targets(own, other, "literal", margin).confidence.tolist() == [[1.0, 2.0, 1.0, 1.0]]
     assert select_targets(own, other, "off", margin).confidence.tolist() == [[2.0] * 4]
+    assert select_targets(own, other, "own", margin).confidence.tolist() == [[1.0] * 4]
     chosen = select_targets(own, other, "cross", margin)
     assert chosen.heatmaps[0, 0].eq(1).all()
     assert chosen.keypoints[0, 1].eq(2).all()
+
+
+def test_targets_are_soft_rescaled_thresholded_refined_or_both():
+    """Two joints with peaks 0.2 and 0.8 under a threshold of 0.3, each with a hill as wide as 2.5 cells."""
+    peaks = torch.tensor([0.2, 0.8])[None, :, None, None]
+    wide = render_heatmaps(torch.tensor([[[7.0, 9.0], [15.0, 20.0]]]), SIZE, 2.5)
+    clean = render_heatmaps(torch.tensor([[[7.0, 9.0], [15.0, 20.0]]]), SIZE, SIGMA)
+    kept = torch.tensor([0.0, 1.0])[None, :, None, None]
+    expected = {
+        "soft": (peaks * wide, [1.0, 1.0]), "rescaled": (wide, [1.0, 1.0]),
+        "thresholded": (kept * peaks * wide, [0.0, 1.0]), "refined": (clean, [1.0, 1.0]),
+        "threshold_and_refine": (kept * clean, [0.0, 1.0]),
+    }
+    for target, (maps, weights) in expected.items():
+        found, weight = shape_target(peaks * wide, replace(METHOD, target=target), SIGMA)
+        torch.testing.assert_close(found, maps, msg=target)
+        assert weight.tolist() == [weights], target
+
+
+def test_joints_weigh_by_their_peak_or_by_how_far_the_views_agree_on_it():
+    confidence, uncertainty = torch.tensor([[0.5, 1.2, 0.4]]), torch.tensor([[0.1, 0.3, math.inf]])
+    assert weigh_joints(confidence, uncertainty, "equal").tolist() == [[1, 1, 1]]
+    torch.testing.assert_close(weigh_joints(confidence, uncertainty, "confidence"), torch.tensor([[0.5, 1.0, 0.4]]))
+    torch.testing.assert_close(weigh_joints(confidence, uncertainty, "certainty"), torch.tensor([[0.8, 0.75, 0.0]]))
+
+
+def test_students_that_disagree_on_a_place_weigh_less():
+    first, second = label_with([0.1, 0.1], 1.0), label_with([0.1, 0.1], 1.0)
+    second.keypoints[0, 1] += torch.tensor([2 * SIGMA, 0.0])
+    for label in weigh_agreement([first, second], SIGMA):
+        torch.testing.assert_close(label.weight, torch.tensor([[1.0, math.exp(-0.5)]]))
+
+
+def test_the_closest_pair_of_peaks_is_the_target_and_their_mean_its_place():
+    """Students see a joint at 0 and 8, their copies at 6 and 7: the copies are closest."""
+    students, copies = [label_at(0.0, 0.9), label_at(8.0, 0.9)], [label_at(6.0, 0.5), label_at(7.0, 0.3)]
+    chosen = pair_closest([students[0], copies[0]], [students[1], copies[1]], METHOD)
+    torch.testing.assert_close(chosen.keypoints, torch.full((1, 1, 2), 6.5))
+    torch.testing.assert_close(chosen.confidence, torch.full((1, 1), 0.4))
+    assert chosen.weight.item() == 1.0
+    strict = pair_closest([students[0], copies[0]], [students[1], copies[1]], replace(METHOD, confidence_threshold=0.5))
+    assert strict.weight.item() == 0.0
+
+
+def label_at(place: float, confidence: float) -> PseudoLabel:
+    keypoints, full = torch.full((1, 1, 2), place), torch.full((1, 1), confidence)
+    return PseudoLabel(confidence * render_heatmaps(keypoints, SIZE, SIGMA), keypoints, full, torch.ones(1, 1), full)
 
 
 def test_an_infinite_margin_is_plain_cross_supervision_and_literally_two_self_trainers():

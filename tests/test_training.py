@@ -58,10 +58,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, crops, tmp_path, monk
     whole = run(config, crops, tmp_path / "whole", arm)
     real = training_module.draw_labeled
 
-    def killed(pool, rows, settings, seed, phase, step):
+    def killed(pool, rows, settings, seed, phase, step, *views):
         if phase == "run" and step == killed_at:
             raise MemoryError
-        return real(pool, rows, settings, seed, phase, step)
+        return real(pool, rows, settings, seed, phase, step, *views)
 
     monkeypatch.setattr(training_module, "draw_labeled", killed)
     with pytest.raises(MemoryError):
@@ -75,11 +75,11 @@ def test_sigterm_saves_the_state_says_so_and_the_run_goes_on_from_there(config, 
     whole = run(config, crops, tmp_path / "whole")
     real, seen = training_module.draw_labeled, []
 
-    def terminated(pool, rows, settings, seed, phase, step):
+    def terminated(pool, rows, settings, seed, phase, step, *views):
         seen.append(step)
         if phase == "run" and step == 4 and seen.count(4) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(pool, rows, settings, seed, phase, step)
+        return real(pool, rows, settings, seed, phase, step, *views)
 
     monkeypatch.setattr(training_module, "draw_labeled", terminated)
     with pytest.raises(TrainingError, match=r"full, seed 0 stopped by SIGTERM at step 5; its state is saved"):
@@ -100,8 +100,8 @@ def test_a_state_of_other_numbers_is_not_continued(config, crops, tmp_path):
 def test_divergence_is_named_and_leaves_the_last_good_state(config, crops, tmp_path, monkeypatch):
     real = training_module.draw_labeled
 
-    def broken(pool, rows, settings, seed, phase, step):
-        batch = real(pool, rows, settings, seed, phase, step)
+    def broken(pool, rows, settings, seed, phase, step, *views):
+        batch = real(pool, rows, settings, seed, phase, step, *views)
         return replace(batch, heatmaps=batch.heatmaps * torch.nan) if phase == "run" and step >= 4 else batch
 
     monkeypatch.setattr(training_module, "draw_labeled", broken)
@@ -252,7 +252,8 @@ def test_a_full_disk_is_named_and_the_state_before_it_stays(config, crops, tmp_p
 
 def test_a_length_in_epochs_is_that_many_passes_over_the_pool_for_every_arm(config, crops, tmp_path):
     """16 of 24 persons are unlabelled and come 4 a step: 3 epochs are 12 steps, with a fall after 8."""
-    training = replace(config.training, steps=0, epochs=3, schedule="milestones", milestones=(2,), log_every=1)
+    training = replace(config.training, steps=0, epochs=3, schedule="milestones", milestones=(2,), warmup_steps=0,
+                       log_every=1)
     epochs = replace(config, training=training)
     for arm in ("dual_student", "all_labels"):
         run(epochs, crops, tmp_path / arm, arm)

@@ -1,0 +1,97 @@
+"""[I/O] Cells of the grid, each one (arm, seed), through the library alone: no notebook, no DVC, no network.
+
+For machines that have neither, and for many cells at once: a process trains one cell after another and pays the
+start-up once. The files are those of the stages `burn_in`, `train` and `evaluate`, so that `dvc commit` in the
+profile's folder makes the pipeline see them as done. A cell that is done is left alone; one that was interrupted
+goes on from its state.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ssl_pose.crops import load_crops
+from ssl_pose.judging import evaluate_run
+from ssl_pose.splits import arm_labels, read_split
+from ssl_pose.training import burn_in, run_fingerprint, train_run
+from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
+
+Cell = tuple[str, int]  # arm, seed
+
+
+def grid_cells(here: Workspace) -> list[Cell]:
+    """Every cell of the profile, seed by seed, so that whole replicates are there first."""
+    return [(arm, seed) for seed in here.config.seeds for arm in here.config.grid]
+
+
+def is_trained(here: Workspace, cell: Cell) -> bool:
+    """Whether the cell's weights and record are there, made with the numbers of this configuration."""
+    record = here.run(*cell) / "train.json"
+    return (here.model(*cell).exists() and record.exists()
+            and json.loads(record.read_text())["config_sha"] == run_fingerprint(here.config, *cell))
+
+
+def is_evaluated(here: Workspace, cell: Cell) -> bool:
+    """Whether the cell's metrics are there and younger than its weights."""
+    metrics = here.run(*cell) / "metrics.json"
+    return metrics.exists() and metrics.stat().st_mtime >= here.model(*cell).stat().st_mtime
+
+
+def run_cell(here: Workspace, cell: Cell, evaluate: bool = True) -> Cell:
+    """Burn-in if it is missing, training and evaluation of one cell; needs packed crops and the seed's split."""
+    arm, seed = cell
+    train = load_crops(here.crops("train"))
+    split = read_split(here.split(seed), train)
+    if not is_trained(here, cell):
+        start = ensure_burn_in(here, seed, train, split)
+        labeled = arm_labels(here.config.arm(arm), split, train, here.config.splits, seed)
+        train_run(here.config, arm, seed, train, labeled, start, here.model(arm, seed), here.run(arm, seed),
+                  here.state(arm, f"seed-{seed}"))
+    if evaluate and not is_evaluated(here, cell):
+        evaluate_run(here.config, arm, seed, train, load_crops(here.crops("val")), split, here.model(arm, seed),
+                     here.run(arm, seed))
+    return cell
+
+
+def ensure_burn_in(here: Workspace, seed: int, train, split: np.ndarray) -> Path:
+    """The seed's burn-in; the first of several processes that ask makes it, the others wait."""
+    path = here.burn_in(seed)
+    with _one_at_a_time(path.with_suffix(".lock")):
+        if not path.exists():
+            burn_in(here.config, seed, train, split, path, here.state("burn_in", f"seed-{seed}"))
+    return path
+
+
+def run_cells(overrides: dict, cells: Iterable[Cell], jobs: int, evaluate: bool = True) -> Iterator[Cell]:
+    """Runs `cells` of the current folder's profile in `jobs` processes; yields each as it ends.
+
+    The first failure is raised after the cells that are under way have ended.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of a process that runs torch
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = [pool.submit(_run_in_folder, overrides, cell, evaluate) for cell in cells]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _run_in_folder(overrides: dict, cell: Cell, evaluate: bool) -> Cell:
+    return run_cell(open_workspace("params.yaml", PIPELINE, overrides), cell, evaluate)
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

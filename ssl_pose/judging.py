@@ -1,0 +1,113 @@
+"""[I/O] Everything that is measured of one trained run, and the files in which it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssl_pose.coco import write_results
+from ssl_pose.config import Config
+from ssl_pose.crops import CropSet, canvas_to_reference
+from ssl_pose.evaluation import (
+    decode_to_canvas,
+    headline,
+    label_networks,
+    load_run,
+    pool_examples,
+    predict_keypoints,
+    reported_networks,
+    validation_examples,
+    write_examples,
+)
+from ssl_pose.files import write_json
+from ssl_pose.geometry import transform_points
+from ssl_pose.heatmap import DECODERS, image_to_heatmap_points, render_heatmaps
+from ssl_pose.model import heatmap_size
+from ssl_pose.predictions import Predictions, dequantize, write_predictions
+from ssl_pose.pseudo_quality import (
+    predict_pool,
+    sample_pool,
+    score_pool,
+    score_selection,
+    write_pool,
+)
+from ssl_pose.scoring import canvas_to_photo, score_coco, score_network
+from ssl_pose.splits import arm_labels
+
+
+def evaluate_run(
+    config: Config, arm_name: str, seed: int, train: CropSet, val: CropSet, split: np.ndarray, model_path: Path,
+    folder: Path,
+) -> dict[str, Any]:
+    """Scores the networks in `model_path`; writes what it finds to `folder` and returns the record.
+
+    `split` (N,) is the seed's labelled mask of the N persons of `train`. Files: metrics.json (the record),
+    scores.json (its headline), predictions.parquet, pseudo_labels.parquet, examples.npz, and keypoints.json
+    beside the model.
+    """
+    arm, rules = config.arm(arm_name), config.evaluation
+    labeled = arm_labels(arm, split, train, config.splits, seed)
+    networks = load_run(model_path, config)
+    predictions = predict_keypoints(networks, val, config)
+    scores = {str(part.network): score_network(val, part, rules.pck_thresholds, rules.pck_reference)
+              for part in predictions}
+    summary = headline(scores, arm)
+    reported = predictions[reported_networks(arm)[0]]
+    write_predictions(folder / "predictions.parquet", predictions[: len(networks)])
+    write_results(model_path.with_name("keypoints.json"), val.image_id,
+                  canvas_to_photo(dequantize(reported.keypoints), val.crop_matrix), reported.score)
+
+    sample = sample_pool(train, labeled, config, seed)
+    answers = [predict_pool(networks[number], number, train, sample, config, arm, seed)
+               for number in label_networks(arm)]
+    write_pool(folder / "pseudo_labels.parquet", answers, sample)
+    count = rules.num_examples if seed == config.seeds[0] else 0  # nobody looks at the other seeds'
+    write_examples(folder / "examples.npz", {
+        **validation_examples(val, reported, count),
+        **pool_examples(networks[label_networks(arm)[0]], train, sample, config, arm, seed, count),
+    })
+    size = heatmap_size(config.data.input_size, config.model.heatmap_stride)
+    record = {
+        "arm": arm_name, "seed": seed, "networks": scores, **summary,
+        "decoding": compare_decoders([networks[number] for number in reported_networks(arm)], val, config),
+        "pseudo": score_pool(answers, sample, arm.confidence_threshold, size),
+        "selection": score_selection(answers, sample, arm),
+    }
+    write_json({name: value for name, value in summary.items() if value is not None}, folder / "scores.json")
+    write_json(record, folder / "metrics.json")
+    return record
+
+
+def compare_decoders(networks: list[nn.Module], val: CropSet, config: Config) -> dict[str, dict[str, float | None]]:
+    """AP by decoder, with and without flip test: means over `networks`. Also of the true heatmaps (`oracle`).
+
+    What the oracle falls short of 100 is lost by encoding and decoding alone.
+    """
+    table = {}
+    for decoder in DECODERS:
+        truth = oracle_predictions(val, config, decoder)
+        table[decoder] = {"oracle": score_coco(val, dequantize(truth.keypoints), truth.score)["AP"]}
+        for name, flip_test in (("plain", False), ("flip", True)):
+            rules = replace(config.evaluation, decoder=decoder, flip_test=flip_test)
+            found = predict_keypoints(networks, val, replace(config, evaluation=rules))[: len(networks)]
+            known = [score_coco(val, dequantize(part.keypoints), part.score)["AP"] for part in found]
+            table[decoder][name] = None if None in known else float(np.mean(known))
+    return table
+
+
+def oracle_predictions(val: CropSet, config: Config, decoder: str) -> Predictions:
+    """What a perfect network would score: the true heatmaps of N persons, decoded."""
+    model, size = config.model, config.data.input_size
+    to_reference = canvas_to_reference(val.canvas_size, size)
+    points = transform_points(to_reference.expand(len(val), 3, 3), torch.from_numpy(np.asarray(val.keypoints)))
+    cells = image_to_heatmap_points(points, model.heatmap_stride, model.heatmap_alignment)
+    maps = render_heatmaps(cells, heatmap_size(size, model.heatmap_stride), model.heatmap_sigma)
+    rules = replace(config.evaluation, decoder=decoder)
+    keypoints, confidence = decode_to_canvas(maps, to_reference, replace(config, evaluation=rules))
+    return Predictions(0, keypoints, confidence, confidence.mean(1, dtype=np.float32))
+
