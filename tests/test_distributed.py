@@ -57,9 +57,11 @@ def one_step(processes: Processes, arm: str) -> tuple[dict[str, torch.Tensor], d
         nn.init.normal_(student.head.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     learners = [processes.join_gradients(student) for student in students]
     labeled = draw_labeled(pool, rows, config, 0, "run", 0)
-    unlabeled = draw_unlabeled(pool, rows, method.num_views, config, 0, 0)
-    teacher = processes.join_batch_norm(build_model(config.model, seed=9))
-    losses = framework.step(learners, teacher, labeled, unlabeled, Setting(method, config.model.heatmap_sigma, "fp32"))
+    unlabeled = draw_unlabeled(pool, rows, method, config, 0, 0)
+    teachers = [processes.join_batch_norm(build_model(config.model, seed=9)) for _ in students]
+    model = config.model
+    setting = Setting(method, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment, "fp32")
+    losses = framework.step(learners, teachers, labeled, unlabeled, setting)
     losses["loss"].backward()
     found = {f"{i}.{name}": value.grad for i, student in enumerate(students)
              for name, value in student.named_parameters()}
