@@ -58,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     code.set_defaults(command=write_code)
     source = commands.add_parser("source", help="write work/source.json, the content hash of the photos")
     source.set_defaults(command=write_source)
+    cells = commands.add_parser("cells", help="train and evaluate the grid without notebooks and DVC")
+    cells.set_defaults(command=run_grid)
+    cells.add_argument("--profile", default="default", help="default, or a folder of profiles/")
+    cells.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
+    cells.add_argument("--arm", action="append", default=[], help="only this arm (may be given several times)")
+    cells.add_argument("--evaluate-only", action="store_true", help="leave cells that are not trained alone")
     worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
     worker.set_defaults(command=run_worker)
     worker.add_argument("folder", type=Path, help="where the job lies")
@@ -74,6 +80,12 @@ def run_report(given: argparse.Namespace) -> None:
     from ssl_pose.pipeline import open_profile, rebuild_report
 
     rebuild_report(open_profile(given.profile), jobs=given.jobs)
+
+
+def run_grid(given: argparse.Namespace) -> None:
+    from ssl_pose.cells import run_profile
+
+    run_profile(given.profile, given.jobs, given.arm, given.evaluate_only)
 
 
 def run_one_notebook(given: argparse.Namespace) -> None:

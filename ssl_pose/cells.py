@@ -11,15 +11,18 @@ from __future__ import annotations
 import fcntl
 import json
 import multiprocessing
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ssl_pose.crops import load_crops
+from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run
+from ssl_pose.pipeline import open_profile
+from ssl_pose.scheduling import fitting_jobs
 from ssl_pose.splits import arm_labels, read_split
 from ssl_pose.training import burn_in, run_fingerprint, train_run
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
@@ -45,7 +48,7 @@ def is_evaluated(here: Workspace, cell: Cell) -> bool:
     return metrics.exists() and metrics.stat().st_mtime >= here.model(*cell).stat().st_mtime
 
 
-def run_cell(here: Workspace, cell: Cell, evaluate: bool = True) -> Cell:
+def run_cell(here: Workspace, cell: Cell) -> Cell:
     """Burn-in if it is missing, training and evaluation of one cell; needs packed crops and the seed's split."""
     arm, seed = cell
     train = load_crops(here.crops("train"))
@@ -55,13 +58,13 @@ def run_cell(here: Workspace, cell: Cell, evaluate: bool = True) -> Cell:
         labeled = arm_labels(here.config.arm(arm), split, train, here.config.splits, seed)
         train_run(here.config, arm, seed, train, labeled, start, here.model(arm, seed), here.run(arm, seed),
                   here.state(arm, f"seed-{seed}"))
-    if evaluate and not is_evaluated(here, cell):
+    if not is_evaluated(here, cell):
         evaluate_run(here.config, arm, seed, train, load_crops(here.crops("val")), split, here.model(arm, seed),
                      here.run(arm, seed))
     return cell
 
 
-def ensure_burn_in(here: Workspace, seed: int, train, split: np.ndarray) -> Path:
+def ensure_burn_in(here: Workspace, seed: int, train: CropSet, split: np.ndarray) -> Path:
     """The seed's burn-in; the first of several processes that ask makes it, the others wait."""
     path = here.burn_in(seed)
     with _one_at_a_time(path.with_suffix(".lock")):
@@ -70,14 +73,35 @@ def ensure_burn_in(here: Workspace, seed: int, train, split: np.ndarray) -> Path
     return path
 
 
-def run_cells(overrides: dict, cells: Iterable[Cell], jobs: int, evaluate: bool = True) -> Iterator[Cell]:
+def run_profile(name: str, jobs: int = 0, arms: Sequence[str] = (), evaluate_only: bool = False) -> None:
+    """Runs every cell of a profile that is not done, `jobs` at a time (0: as many as fit), and says so.
+
+    `arms` keeps only those named. With `evaluate_only`, cells that are not trained are left alone. Data and splits
+    must be there: their stages take a minute.
+    """
+    profile = open_profile(name)
+    os.chdir(profile.folder)  # paths of a workspace are relative
+    here = open_workspace("params.yaml", PIPELINE)
+    for arm in arms:
+        here.config.arm(arm)  # refuses a name that is not in the grid
+    cells = [cell for cell in grid_cells(here) if not arms or cell[0] in arms]
+    cells = [cell for cell in cells if is_trained(here, cell)] if evaluate_only else cells
+    waiting = [cell for cell in cells if not (is_trained(here, cell) and is_evaluated(here, cell))]
+    training = profile.config.training
+    jobs = jobs or fitting_jobs(training.num_threads, training.device)
+    for number, (arm, seed) in enumerate(run_cells(waiting, jobs), start=1):
+        print(f"[{number}/{len(waiting)}] {arm}, seed {seed}", flush=True)
+    print(f"{len(cells)} cells of {name} are done; `dvc commit` in {profile.folder.name} tells the pipeline")
+
+
+def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Cell]:
     """Runs `cells` of the current folder's profile in `jobs` processes; yields each as it ends.
 
     The first failure is raised after the cells that are under way have ended.
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of a process that runs torch
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(_run_in_folder, overrides, cell, evaluate) for cell in cells]
+        waiting = [pool.submit(_run_here, cell) for cell in cells]
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -85,8 +109,8 @@ def run_cells(overrides: dict, cells: Iterable[Cell], jobs: int, evaluate: bool 
             pool.shutdown(cancel_futures=True)
 
 
-def _run_in_folder(overrides: dict, cell: Cell, evaluate: bool) -> Cell:
-    return run_cell(open_workspace("params.yaml", PIPELINE, overrides), cell, evaluate)
+def _run_here(cell: Cell) -> Cell:
+    return run_cell(open_workspace("params.yaml", PIPELINE), cell)
 
 
 @contextmanager

@@ -146,7 +146,16 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class ArmConfig(MethodConfig):
+    """One row of the tables; what stands here shapes no run."""
+
     title: str = ""
+    group: str = ""  # the ablation that the arm belongs to; empty: none
+    baseline: str = ""  # the arm of the grid that the ablation compares it with
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """What shapes a run of this arm."""
+        return {option.name: getattr(self, option.name) for option in fields(MethodConfig)}
 
 
 @dataclass(frozen=True)
@@ -312,6 +321,9 @@ def _check_together(config: Config) -> None:
     for name, arm in config.arms.items():
         if not name.isidentifier():
             raise ConfigError(f"arms: {name!r} must be of letters, digits and _: folders are named after it")
+        if bool(arm.group) != bool(arm.baseline) or (name in config.grid and arm.baseline not in (*config.grid, "")):
+            raise ConfigError(f"arms.{name}: group and baseline go together, and the baseline stands in the grid; "
+                              f"got group {brief(arm.group)}, baseline {brief(arm.baseline)}")
         _check_arm(f"arms.{name}", arm)
 
 

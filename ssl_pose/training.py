@@ -389,7 +389,7 @@ def run_fingerprint(config: Config, arm_name: str, seed: int) -> str:
 
 def _config_hash(config: Config, name: str, arm: ArmConfig | None = None) -> str:
     """Hash of the numbers that shape a run."""
-    return fingerprint(name, arm, *(getattr(config, section) for section in SECTIONS))
+    return fingerprint(name, arm and arm.method, *(getattr(config, section) for section in SECTIONS))
 
 
 def _state_key(config_hash: str, crops: CropSet, labeled: np.ndarray) -> str:

@@ -28,7 +28,7 @@ coco photos crops splits
 augment strong_paths model batches pseudo_label losses frameworks provenance schedules distributed launching training
 predictions scoring population peaks pseudo_quality evaluation judging
 results paper statistics label_analysis claims tables figures pictures reporting
-workspace cells projection scheduling notebook pipeline __main__
+workspace projection scheduling notebook pipeline cells __main__
 """
 WITHOUT_TORCH = ("config skeleton metrics coco photos results paper statistics label_analysis claims tables figures "
                  "pictures reporting workspace projection notebook scheduling pipeline")

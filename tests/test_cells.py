@@ -1,0 +1,81 @@
+"""Cells without notebooks and DVC: the pipeline's files, done cells left alone, changed numbers run anew."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssl_pose.cells import grid_cells, is_evaluated, is_trained, run_cell, run_cells
+from ssl_pose.config import override
+from ssl_pose.crops import load_crops, pack_crops
+from ssl_pose.splits import split_labels, write_split
+from ssl_pose.workspace import PIPELINE, REPOSITORY, Workspace, open_workspace
+
+SMALL = {
+    "data.source": "coco", "splits.label_count": 2, "training.burn_in_steps": 2, "training.steps": 3,
+    "training.labeled_batch": 2, "training.unlabeled_batch": 2, "model.width": 4, "evaluation.num_pseudo_persons": 3,
+    "evaluation.num_views": 1,
+}
+RUN_FILES = ("train.json", "log.jsonl", "metrics.json", "scores.json", "predictions.parquet", "pseudo_labels.parquet",
+             "examples.npz")
+
+
+@pytest.fixture
+def here(tmp_path: Path, coco_directory, monkeypatch) -> Workspace:
+    """A folder with a profile whose data and splits are ready."""
+    directory, folder = coco_directory(num_images=5), tmp_path / "profile"
+    folder.mkdir()
+    smoke = yaml.safe_load((REPOSITORY / "profiles" / "smoke" / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump(override(smoke, SMALL)))
+    monkeypatch.chdir(folder)
+    here = open_workspace("params.yaml", PIPELINE)
+    config = here.config
+    for split in ("train", "val"):
+        pack_crops(directory, f"{split}2017", here.crops(split), config.data.input_size, 1.5, 1.25)
+    crops = load_crops(here.crops("train"))
+    labeled = split_labels(crops.image_id, crops.annotation_id, 2, 0)
+    write_split(here.split(0), crops, labeled, label_count=2, seed=0, method="hash", unit="image")
+    return here
+
+
+def test_a_cell_leaves_the_files_of_its_stages_and_is_done_but_once(here: Workspace):
+    cell = ("dual_student_refine", 0)
+    assert cell in grid_cells(here)
+    assert not is_trained(here, cell)
+    run_cell(here, cell)
+    assert all((here.run(*cell) / name).exists() for name in RUN_FILES)
+    assert here.model(*cell).with_name("keypoints.json").exists()
+    assert is_trained(here, cell)
+    assert is_evaluated(here, cell)
+    before = here.model(*cell).stat().st_mtime_ns, (here.run(*cell) / "metrics.json").stat().st_mtime_ns
+    run_cell(here, cell)
+    assert before == (here.model(*cell).stat().st_mtime_ns, (here.run(*cell) / "metrics.json").stat().st_mtime_ns)
+
+
+def test_a_cell_of_other_numbers_is_not_done_and_a_title_is_no_number(here: Workspace):
+    cell = ("supervised", 0)
+    run_cell(here, cell)
+    longer = replace(here, config=replace(here.config, training=replace(here.config.training, steps=4)))
+    assert not is_trained(longer, cell)
+    arms = here.config.arms | {"supervised": replace(here.config.arm("supervised"), title="Labels alone")}
+    assert is_trained(replace(here, config=replace(here.config, arms=arms)), cell)
+
+
+def test_an_arm_with_a_label_count_of_its_own_is_burnt_in_and_judged_with_it(here: Workspace):
+    arms = here.config.arms | {"supervised": replace(here.config.arm("supervised"), label_count=4)}
+    more = replace(here, config=replace(here.config, arms=arms))
+    run_cell(more, ("supervised", 0))
+    record = json.loads((here.run("supervised", 0) / "train.json").read_text())
+    assert record["num_labeled"] == 8  # four photos of two persons
+
+
+def test_cells_side_by_side_end_as_the_same_cells_one_by_one(here: Workspace):
+    cells = [("supervised", 0), ("teacher_student", 0)]
+    assert sorted(run_cells(cells, jobs=2)) == sorted(cells)
+    found = [here.model(*cell).read_bytes() for cell in cells]
+    for cell in cells:
+        here.model(*cell).unlink()
+        run_cell(here, cell)
+    assert found == [here.model(*cell).read_bytes() for cell in cells]
