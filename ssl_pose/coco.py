@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +27,8 @@ from ssl_pose.files import write_text
 from ssl_pose.skeleton import NUM_KEYPOINTS
 
 SPLITS = ("train2017", "val2017")
+UNLABELED = "unlabeled2017"
+UNLABELED_INFO = f"annotations/image_info_{UNLABELED}.json"  # the list of its photos
 PERSON_CATEGORY = 1
 REPAIR = "correct or remove the annotation"
 
@@ -43,24 +46,33 @@ class PersonRecords:
 
     image_id: np.ndarray  # (N,) int64
     annotation_id: np.ndarray  # (N,) int64
-    file_name: tuple[str, ...]  # N names, relative to the split's folder
+    file_name: tuple[str, ...]  # N names, relative to the COCO directory
     photo_size: np.ndarray  # (N, 2) int64, height and width, px
     keypoints: np.ndarray  # (N, 17, 2) float64, photo px; (0, 0) where visibility is 0
     visibility: np.ndarray  # (N, 17) uint8: 0 not labelled, 1 hidden, 2 seen
     box_xywh: np.ndarray  # (N, 4) float64, clipped to the photo, px
     area: np.ndarray  # (N,) float64, of the person's mask, px^2
     counts: dict[str, int]  # annotations in the file, dropped by each rule, persons kept
+    annotations_sha256: str  # of the file that the persons come from
+    score: np.ndarray  # (N,) float64, of the box: 1 where it is annotated, the detector's where it is detected
+
+    ARRAYS = ("image_id", "annotation_id", "photo_size", "keypoints", "visibility", "box_xywh", "area", "score")
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def take(self, rows: np.ndarray) -> PersonRecords:
+        """The persons at the indices `rows`; what the file held and what was dropped stay as they were counted."""
+        arrays = {name: getattr(self, name)[rows] for name in self.ARRAYS}
+        return replace(self, **arrays, file_name=tuple(self.file_name[row] for row in rows))
 
 
 def load_persons(directory: str | Path, split: str = "train2017") -> PersonRecords:
     """The persons of one split by the standard selection; every broken input raises `DataError`."""
     directory = Path(directory)
     path = annotation_path(directory, split)
-    data = _read_annotations(path)
-    images = _index_images(data["images"], path.name)
+    data, sha256 = read_annotations(path)
+    images = index_images(data["images"], path.name)
     persons, counts = _select_persons(data, path.name)
     ids = [person["id"] for person in persons]
     image_id = _integers(persons, "image_id", path.name)
@@ -72,15 +84,16 @@ def load_persons(directory: str | Path, split: str = "train2017") -> PersonRecor
     order = np.argsort([rank[image] for image in image_id.tolist()], kind="stable")
     persons, image_id = [persons[i] for i in order], image_id[order]
     listed = [images[image] for image in image_id.tolist()]
-    file_name = tuple(image["file_name"] for image in listed)
-    _require_photos(directory / split, file_name)
+    file_name = tuple(f"{split}/{image['file_name']}" for image in listed)
+    require_photos(directory, file_name)
     photo_size = np.array([(image["height"], image["width"]) for image in listed])
     keypoints = _numbers(persons, "keypoints", 3 * NUM_KEYPOINTS, path.name).reshape(-1, NUM_KEYPOINTS, 3)
     return PersonRecords(
         image_id=image_id, annotation_id=_integers(persons, "id", path.name), file_name=file_name,
         photo_size=photo_size, keypoints=keypoints[..., :2], visibility=keypoints[..., 2].astype(np.uint8),
-        box_xywh=_clip_boxes(persons, photo_size, path.name),
+        box_xywh=clip_boxes(persons, photo_size, path.name),
         area=np.array([person["area"] for person in persons], dtype=np.float64), counts=counts,
+        annotations_sha256=sha256, score=np.ones(len(persons)),
     )
 
 
@@ -111,15 +124,21 @@ def write_results(path: str | Path, image_id: np.ndarray, keypoints: np.ndarray,
     write_text(json.dumps(results), Path(path))
 
 
-def fingerprint_directory(directory: str | Path, num_threads: int = 8) -> dict[str, Any]:
+def fingerprint_directory(
+    directory: str | Path, num_threads: int = 8, unlabeled: Sequence[str] = ()
+) -> dict[str, Any]:
     """Content hash of a COCO directory: {"sha256": of all, "files": {name inside the directory: sha256}}.
 
-    Covers the annotation files of both splits and every file in their photo folders; neither the place of the
-    directory nor the order in which a file system lists it enters.
+    Covers the annotation files of both splits and every file in their photo folders, and those of UNLABELED with
+    the files named `unlabeled`, where there are such; neither the place of the directory nor the order in which
+    a file system lists it enters.
     """
     directory = Path(directory)
-    paths = [annotation_path(directory, split) for split in SPLITS]
-    for split in SPLITS:
+    paths = [annotation_path(directory, split) for split in SPLITS] + [directory / name for name in unlabeled]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"no file {path}, which the profile's data section asks for")
+    for split in (*SPLITS, UNLABELED) if unlabeled else SPLITS:
         if not (directory / split).is_dir():
             raise DataError(f"no photo folder {directory / split}; a COCO directory holds {split}/")
         paths += [path for path in (directory / split).rglob("*") if path.is_file()]
@@ -136,27 +155,35 @@ def hash_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_annotations(path: Path) -> dict[str, list[dict]]:
-    """The JSON with its three lists checked; masks, most of COCO's bytes, are dropped while it is read."""
+def read_annotations(
+    path: Path, lists: Sequence[str] = ("images", "annotations", "categories")
+) -> tuple[dict[str, list[dict]], str]:
+    """The JSON with its `lists` checked, and its sha256; masks, most of COCO's bytes, are dropped while it is read."""
+
+    data = read_json(path)
+    for key in lists:
+        entries = data.get(key) if isinstance(data, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise DataError(f"{path} is no COCO annotation file: it has no list {key!r} of objects")
+    if "categories" in lists and not any(entry.get("id") == PERSON_CATEGORY for entry in data["categories"]):
+        raise DataError(f"{path}: categories has none with id {PERSON_CATEGORY}, COCO's id of a person")
+    return data, hash_file(path)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`, without its masks."""
 
     def drop_mask(entry: dict) -> dict:
         entry.pop("segmentation", None)
         return entry
 
     try:
-        data = json.loads(path.read_bytes(), object_hook=drop_mask)
+        return json.loads(path.read_text(encoding="utf-8"), object_hook=drop_mask)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no complete JSON ({error}); fetch the file again") from None
-    for key in ("images", "annotations", "categories"):
-        entries = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise DataError(f"{path} is no COCO annotation file: it has no list {key!r} of objects")
-    if not any(entry.get("id") == PERSON_CATEGORY for entry in data["categories"]):
-        raise DataError(f"{path}: categories has none with id {PERSON_CATEGORY}, COCO's id of a person")
-    return data
 
 
-def _index_images(images: list[dict], file: str) -> dict[int, dict]:
+def index_images(images: list[dict], file: str) -> dict[int, dict]:
     """Image entries by id, in the file's order, with name and size checked."""
     for image_id, image in zip(_integers(images, "id", file), images, strict=True):
         name = image.get("file_name")
@@ -198,7 +225,7 @@ def _select_persons(data: dict[str, list[dict]], file: str) -> tuple[list[dict],
     return kept, counts
 
 
-def _clip_boxes(persons: list[dict], photo_size: np.ndarray, file: str) -> np.ndarray:
+def clip_boxes(persons: list[dict], photo_size: np.ndarray, file: str) -> np.ndarray:
     """Boxes (N, 4) as x, y, w, h clipped to photos of size (N, 2); an empty or outlying box is an error."""
     boxes = _numbers(persons, "bbox", 4, file)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
@@ -212,10 +239,10 @@ def _clip_boxes(persons: list[dict], photo_size: np.ndarray, file: str) -> np.nd
     return np.concatenate([clipped_low, clipped_high - clipped_low], axis=1)
 
 
-def _require_photos(folder: Path, file_names: tuple[str, ...]) -> None:
+def require_photos(directory: Path, file_names: Iterable[str]) -> None:
     for name in dict.fromkeys(file_names):
-        if not (folder / name).is_file():
-            raise DataError(f"missing photo {folder / name}; fetch it, or remove its annotations")
+        if not (directory / name).is_file():
+            raise DataError(f"missing photo {directory / name}; fetch it, or remove its annotations")
 
 
 def _integers(entries: list[dict], key: str, file: str) -> np.ndarray:

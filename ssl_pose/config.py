@@ -46,6 +46,10 @@ class DataConfig:
     max_train_persons: int = bounded(0)  # 0: all
     max_val_persons: int = bounded(0)  # 0: all
     num_workers: int = bounded(1)  # processes that decode and pack photos
+    skip_broken_photos: bool  # leave out photos that cannot be read, each named; false: they are an error
+    unlabeled_photos: bool  # also the persons detected in unlabeled2017, who have no labels
+    detections: str  # of them: COCO results JSON of boxes, relative to the COCO directory
+    detection_score: float = bounded(0.0, 1.0)  # least score of such a box
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,10 @@ class SyntheticConfig:
 
 @dataclass(frozen=True)
 class SplitsConfig:
-    method: Literal["hash", "first"]
+    method: Literal["hash", "first", "file"]
+    file: str  # of method file: JSON with annotation_ids or image_ids; {seed} stands for the seed
     unit: Literal["image", "person"]
-    label_count: int = bounded(1)  # labelled units (images, or persons)
+    label_count: int = bounded(0)  # labelled units (images, or persons); 0: all that are annotated
     nested_counts: tuple[int, ...] = bounded(1)  # the counts whose nesting the splits notebook proves
     exclude_labeled: bool  # labelled persons are left out of the unlabelled pool
 
@@ -308,6 +313,11 @@ def _check_together(config: Config) -> None:
     if config.model.architecture == "unet" and config.model.pretrained != "none":
         raise ConfigError("model.pretrained must be 'none' for unet: there are no published weights of it")
     _check_length(config.training)
+    if config.data.source == "synthetic" and config.data.unlabeled_photos:
+        raise ConfigError("data.unlabeled_photos must be false for source synthetic, which labels all its photos")
+    if (config.splits.method == "file") != bool(config.splits.file):
+        raise ConfigError("splits.file names the split of method file, and of no other; "
+                          f"got method {config.splits.method} and file {config.splits.file!r}")
     for section, bounds in (("weak", config.views.weak), ("multi", config.views.multi),
                             ("strong", config.views.strong), ("labeled", config.views.labeled)):
         if bounds.box_scale[0] > bounds.box_scale[1]:

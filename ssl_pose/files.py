@@ -64,15 +64,20 @@ def new_directory(target: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        if target.exists():
-            old = target.with_name(f"{target.name}.old.{os.getpid()}.partial")
-            target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.rename(target)
+        replace_directory(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_directory(source: Path, target: Path) -> None:
+    """Renames the folder `source` to `target`; a folder that is there already makes room first."""
+    if not target.exists():
+        source.rename(target)
+        return
+    old = target.with_name(f"{target.name}.old.{os.getpid()}.partial")
+    target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:

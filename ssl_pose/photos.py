@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ssl_pose.coco import DataError
 
@@ -39,11 +39,17 @@ def crop_matrices(
 
 
 def read_photo(path: Path, size: tuple[int, int]) -> Image.Image:
-    """A photo as RGB, its pixels as stored; `size` (height, width) is what the annotations state."""
+    """A photo as RGB, in the frame of its annotations, which state `size` (height, width).
+
+    Its pixels are taken as stored, as COCO annotates them; where only the photo turned by its EXIF orientation
+    has that size, as some labelling tools annotate it, it is turned.
+    """
     try:
         with Image.open(path) as image:
             if image.mode[0] in "IF":
                 raise ValueError(f"mode {image.mode}")  # convert would clip its values
+            if image.size != size[::-1]:
+                image = ImageOps.exif_transpose(image)
             photo = image.convert("RGB")
     except FileNotFoundError:
         raise DataError(f"missing photo {path}; fetch it, or remove its annotations") from None
@@ -51,7 +57,7 @@ def read_photo(path: Path, size: tuple[int, int]) -> Image.Image:
         raise DataError(f"{path} is truncated or no 8-bit photo ({error}); fetch it again") from None
     if photo.size != size[::-1]:
         raise DataError(f"{path} has {photo.width} x {photo.height} px, the annotations say {size[1]} x "
-                        f"{size[0]} (width x height, EXIF orientation not applied); fetch it again")
+                        f"{size[0]} (width x height), and its EXIF orientation does not explain it; fetch it again")
     return photo
 
 

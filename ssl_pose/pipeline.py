@@ -52,10 +52,11 @@ def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
         mend(folder)
         if profile.config.data.source == "coco":
             link_coco(folder, data)
-            run_stages(profile, {"source": set()}, jobs, force=True)  # have the photos changed?
         elif data:
             raise PipelineError(f"profile {profile.config.profile} renders its own data; "
                                 "DATA is for profiles with data.source coco, such as coco_sample")
+        if profile.config.data.source == "coco" or profile.config.splits.file:
+            run_stages(profile, {"source": set()}, jobs, force=True)  # have files from outside changed?
         graph, changed = read_graph(folder), changed_stages(folder)
         if first := changed & PROJECTIONS:  # seconds, after which most of what looked stale often is not
             run_stages(profile, {stage: set() for stage in first}, jobs)
@@ -154,14 +155,18 @@ def link_coco(folder: Path, data: str) -> None:
 
 
 def record_source(folder: Path) -> None:
-    """Writes work/source.json: what the photos are by content, never by path."""
-    source = load_config(folder / "params.yaml").data.source
-    record = {"source": source}
-    if source == "coco":
-        from ssl_pose.coco import fingerprint_directory
+    """Writes work/source.json and work/split_source.json: what comes from outside, by content and never by path."""
+    from ssl_pose.coco import UNLABELED_INFO, fingerprint_directory  # NumPy, which other commands spare
+    from ssl_pose.splits import fingerprint_splits
 
-        record["sha256"] = fingerprint_directory(folder / "work" / "coco")["sha256"]
+    config = load_config(folder / "params.yaml")
+    data = config.data
+    record = {"source": data.source}
+    if data.source == "coco":
+        unlabeled = (UNLABELED_INFO, data.detections) if data.unlabeled_photos else ()
+        record["sha256"] = fingerprint_directory(folder / "work" / "coco", unlabeled=unlabeled)["sha256"]
     write_json(record, folder / "work" / "source.json")
+    write_json(fingerprint_splits(config.splits.file, config.seeds, folder), folder / "work" / "split_source.json")
 
 
 def read_graph(folder: Path) -> dict[str, set[str]]:

@@ -37,14 +37,14 @@ def person_table(crops: CropSet, pck_reference: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def summarize_persons(records: PersonRecords, count: int) -> dict[str, Any]:
-    """Statistics of the first `count` persons of a split, as plain numbers and lists."""
-    persons_per_photo = np.unique(records.image_id[:count], return_counts=True)[1]
-    visibility, boxes, sizes = records.visibility[:count], records.box_xywh[:count], records.photo_size[:count]
+def summarize_persons(records: PersonRecords) -> dict[str, Any]:
+    """Statistics of the packed persons of a split, as plain numbers and lists."""
+    persons_per_photo = np.unique(records.image_id, return_counts=True)[1]
+    visibility, boxes, sizes = records.visibility, records.box_xywh, records.photo_size
     ends = boxes[:, :2] + boxes[:, 2:]
     truncated = (boxes[:, :2] < 1).any(1) | (ends > sizes[:, ::-1] - 1).any(1)  # the box touches the border
     return {
-        "num_photos": len(persons_per_photo), "num_persons": count, "selection": records.counts,
+        "num_photos": len(persons_per_photo), "num_persons": len(records), "selection": records.counts,
         "persons_per_photo": np.bincount(persons_per_photo).tolist(),
         "visibility": {name: np.bincount(visibility[:, joint], minlength=3).tolist()
                        for joint, name in enumerate(KEYPOINT_NAMES)},

@@ -1,25 +1,47 @@
-"""Which persons are labelled: drawn by a hash, or the first ones; exported and read back as JSON.
+"""Which persons are labelled: drawn by a hash, the first ones, or those of a file; exported and read back as JSON.
 
 `hash` labels the n units whose sha256 of "<seed>:<id>" is smallest. It needs no file, is the same on every
 machine, and nests: the n smallest are among the m > n smallest. `first` is the published peer's rule: the
-first n of the file. A unit is an image with all its persons (then no photo is in both streams) or a person.
+first n of the file. `file` imports a split: JSON with `annotation_ids`, else `image_ids`, of which a split that was
+exported here is one. A unit is an image with all its persons (then no photo is in both streams) or a person.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ssl_pose.coco import DataError
+from ssl_pose.coco import DataError, hash_file
 from ssl_pose.config import MethodConfig, SplitsConfig, brief
 from ssl_pose.crops import CropSet
 from ssl_pose.files import write_text
 
-PROTOCOL = "the label_count units of smallest sha256('<seed>:<id>') (hash), or the first of the file (first)"
+PROTOCOL = ("the label_count units of smallest sha256('<seed>:<id>') (hash), the first of the file (first), or those "
+            "of a split file (file); label_count 0: all that are annotated")
+
+
+def draw_labels(
+    crops: CropSet, label_count: int, seed: int, method: str = "hash", unit: str = "image", file: str = ""
+) -> np.ndarray:
+    """Labelled mask (N,) of packed persons: `label_count` units of those annotated; all of them for 0.
+
+    Persons without a keypoint, whom a detector found, are never labelled. `file` is the split of method file,
+    relative to the current folder, with {seed} for the seed.
+    """
+    annotated = (crops.visibility > 0).any(1)
+    if method == "file":
+        return _import_split(Path(file.replace("{seed}", str(seed))), crops, annotated, label_count, unit)
+    if not label_count:
+        return annotated
+    labeled = np.zeros_like(annotated)
+    image_id, annotation_id = crops.image_id[annotated], crops.annotation_id[annotated]
+    labeled[annotated] = split_labels(image_id, annotation_id, label_count, seed, method, unit)
+    return labeled
 
 
 def split_labels(
@@ -51,7 +73,7 @@ def arm_labels(
     """Labelled mask (N,) of an arm: `labeled`, the seed's split, or the split of its own `label_count`."""
     if not arm.label_count:
         return labeled
-    return split_labels(crops.image_id, crops.annotation_id, arm.label_count, seed, splits.method, splits.unit)
+    return draw_labels(crops, arm.label_count, seed, splits.method, splits.unit, splits.file)
 
 
 def write_split(
@@ -87,4 +109,39 @@ def read_split(path: str | Path, crops: CropSet) -> np.ndarray:
     if len(missing) or not labeled.any() or set(crops.image_id[labeled].tolist()) != stated:
         raise DataError(f"{path} does not fit the packed crops: {len(missing)} of its {len(annotation_ids)} "
                         "persons are not among them, or image_ids differ; run the splits stage again")
+    return labeled
+
+
+def fingerprint_splits(file: str, seeds: Sequence[int], folder: Path) -> dict[str, str]:
+    """The sha256 of the imported split of each seed, by file name; nothing where none is imported."""
+    paths = {folder / file.replace("{seed}", str(seed)) for seed in seeds} if file else set()
+    for path in sorted(paths):
+        if not path.is_file():
+            raise DataError(f"no split file {path}, which splits.file names")
+    return {path.name: hash_file(path) for path in sorted(paths)}
+
+
+def _import_split(path: Path, crops: CropSet, annotated: np.ndarray, label_count: int, unit: str) -> np.ndarray:
+    """Labelled mask (N,) of the persons, or else of the images, that a file from outside names."""
+    try:
+        split = json.loads(path.read_bytes())
+        key = "annotation_ids" if "annotation_ids" in split else "image_ids"
+        named = np.array(split[key], dtype=np.int64)
+        sha256 = split.get("annotations_sha256", crops.annotations_sha256)
+    except FileNotFoundError:
+        raise DataError(f"no split file {path}, which splits.file names") from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path} is no split ({brief(error)}); expected JSON with a list annotation_ids or "
+                        "image_ids") from None
+    if sha256 != crops.annotations_sha256:
+        raise DataError(f"{path} was made for other annotations: their sha256 differs")
+    ids = {"annotation_ids": crops.annotation_id, "image_ids": crops.image_id}[key]
+    labeled = annotated & np.isin(ids, named)
+    missing = np.setdiff1d(named, ids[annotated])
+    if len(missing):
+        raise DataError(f"{path}: {len(missing)} of its {len(named)} {key} are not among the annotated persons, "
+                        f"the first of them {missing[0]}; raise data.max_train_persons or correct the file")
+    count = len(np.unique({"image": crops.image_id, "person": crops.annotation_id}[unit][labeled]))
+    if count != label_count:
+        raise DataError(f"{path} labels {count} {unit}s, splits.label_count says {label_count}; make them agree")
     return labeled

@@ -26,7 +26,7 @@ def test_persons_lie_by_image_in_the_order_of_the_images(coco_directory):
     persons = load_persons(coco_directory(num_images=3, persons_per_image=2))
     assert persons.image_id.tolist() == [1, 1, 2, 2, 3, 3]
     assert persons.annotation_id.tolist() == [1000, 1003, 1001, 1004, 1002, 1005]
-    assert persons.file_name[2] == "000002.png"
+    assert persons.file_name[2] == "train2017/000002.png"
     assert persons.photo_size.tolist() == [[48, 80]] * 6
 
 

@@ -4,13 +4,15 @@ import hashlib
 import itertools
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ssl_pose.coco import DataError
-from ssl_pose.crops import load_crops, pack_crops
-from ssl_pose.splits import read_split, split_labels, write_split
+from ssl_pose.coco import DataError, load_persons
+from ssl_pose.crops import load_crops
+from ssl_pose.packing import pack_crops
+from ssl_pose.splits import draw_labels, fingerprint_splits, read_split, split_labels, write_split
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,8 @@ def ids():
 
 @pytest.fixture
 def crops(coco_directory, tmp_path):
-    pack_crops(coco_directory(num_images=5), "train2017", tmp_path / "crops", (64, 48), 1.0, 1.25)
+    directory = coco_directory(num_images=5)
+    pack_crops(directory, load_persons(directory), tmp_path / "crops", (64, 48), 1.0, 1.25)
     return load_crops(tmp_path / "crops")
 
 
@@ -148,3 +151,60 @@ def test_a_split_of_all_persons_does_not_fit_a_part_of_them(crops, tmp_path):
     write_split(tmp_path / "s.json", crops, labeled, label_count=5, seed=0, method="first", unit="image")
     with pytest.raises(DataError, match="persons are not among them"):
         read_split(tmp_path / "s.json", crops.subset(slice(0, 4)))
+
+
+def test_no_count_labels_all_that_are_annotated_and_detected_persons_never(crops):
+    visibility = crops.visibility.copy()
+    visibility[[1, 4]] = 0
+    mixed = replace(crops, visibility=visibility)
+    annotated = np.array([True, False, True, True, False, True, True, True, True, True])
+    np.testing.assert_array_equal(draw_labels(mixed, 0, seed=3), annotated)
+    np.testing.assert_array_equal(draw_labels(mixed, 8, seed=3, unit="person"), annotated)
+    with pytest.raises(DataError, match="label_count is 9, but there are only 8 persons"):
+        draw_labels(mixed, 9, seed=3, unit="person")
+    few = draw_labels(mixed, 2, seed=3)
+    assert len(np.unique(mixed.image_id[few])) == 2
+    assert not few[[1, 4]].any()
+
+
+def test_a_split_that_was_exported_is_imported_by_its_name(crops, tmp_path):
+    labeled = draw_labels(crops, 2, seed=1)
+    write_split(tmp_path / "seed-1.json", crops, labeled, label_count=2, seed=1, method="hash", unit="image")
+    imported = draw_labels(crops, 2, 1, "file", "image", str(tmp_path / "seed-{seed}.json"))
+    np.testing.assert_array_equal(imported, labeled)
+
+
+@pytest.mark.parametrize(("key", "of", "unit"), [("annotation_ids", "annotation_id", "person"),
+                                                 ("image_ids", "image_id", "image")])
+def test_a_list_of_ids_is_a_split(crops, tmp_path, key, of, unit):
+    """As others publish theirs: nothing but ids, of persons or of photos."""
+    ids = np.unique(getattr(crops, of))[:2]
+    (tmp_path / "split.json").write_text(json.dumps({key: ids.tolist()}))
+    labeled = draw_labels(crops, 2, 0, "file", unit, str(tmp_path / "split.json"))
+    np.testing.assert_array_equal(labeled, np.isin(getattr(crops, of), ids))
+
+
+@pytest.mark.parametrize(("split", "message"), [
+    ({"image_ids": [1, 2, 99]}, "1 of its 3 image_ids are not among the annotated persons, the first of them 99"),
+    ({"image_ids": [1]}, "labels 1 images, splits.label_count says 2; make them agree"),
+    ({"image_ids": [1, 2], "annotations_sha256": "0"}, "was made for other annotations"),
+    ({"images": [1]}, "is no split"),
+    ([1, 2], "is no split"),
+    ({"image_ids": ["a"]}, "is no split"),
+])
+def test_a_file_that_does_not_fit_is_refused_in_one_line(crops, tmp_path, split, message):
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    with pytest.raises(DataError) as caught:
+        draw_labels(crops, 2, 0, "file", "image", str(tmp_path / "split.json"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_imported_splits_are_known_by_content(tmp_path):
+    assert fingerprint_splits("", [0, 1], tmp_path) == {}
+    with pytest.raises(DataError, match=r"no split file .*s-1\.json, which splits.file names"):
+        fingerprint_splits("s-{seed}.json", [1], tmp_path)
+    for seed in (0, 1):
+        (tmp_path / f"s-{seed}.json").write_text(str(seed))
+    assert fingerprint_splits("s-{seed}.json", [1, 0], tmp_path) == {
+        f"s-{seed}.json": hashlib.sha256(str(seed).encode()).hexdigest() for seed in (0, 1)}
