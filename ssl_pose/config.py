@@ -148,6 +148,16 @@ class MethodConfig:
         """Whether labels come from networks that follow the students."""
         return self.label_source == "ema" or self.pairing == "closest"
 
+    @property
+    def label_networks(self) -> tuple[int, ...]:
+        """Numbers of the networks that make the pseudo-labels, among those that a run leaves."""
+        return {"dual_student": (0, 1), "teacher_student": (1,)}.get(self.framework, (0,))
+
+    @property
+    def reported_networks(self) -> tuple[int, ...]:
+        """Numbers of the networks whose scores are a run's: those that make labels, but for a frozen teacher."""
+        return (0,) if self.label_source == "frozen" else self.label_networks
+
 
 @dataclass(frozen=True)
 class ArmConfig(MethodConfig):

@@ -58,16 +58,6 @@ def load_run(path: Path, config: Config) -> list[nn.Module]:
     return load_networks(path, config.model, device)
 
 
-def label_networks(arm: ArmConfig) -> tuple[int, ...]:
-    """Numbers of the networks that make the pseudo-labels of a run."""
-    return {"dual_student": (0, 1), "teacher_student": (1,)}.get(arm.framework, (0,))
-
-
-def reported_networks(arm: ArmConfig) -> tuple[int, ...]:
-    """Numbers of the networks whose scores are a run's: those that make labels, but for a frozen teacher."""
-    return (0,) if arm.label_source == "frozen" else label_networks(arm)
-
-
 @torch.no_grad()
 def predict_keypoints(networks: Networks, crops: CropSet, config: Config) -> list[Predictions]:
     """Predictions of each network, and of the mean of their heatmaps if there are two, for N persons."""
@@ -106,7 +96,7 @@ def predict_reference(network: nn.Module, images: Tensor, config: Config) -> Ten
 
 def headline(networks: dict[str, dict], arm: ArmConfig) -> dict[str, float | None]:
     """AP, AR and PCK of a run: means over its reported networks; AP_ensemble of the mean heatmaps, or None."""
-    reported = [networks[str(number)] for number in reported_networks(arm)]
+    reported = [networks[str(number)] for number in arm.reported_networks]
     both = networks.get(str(MEAN_OF_NETWORKS))
     return {
         "AP": _mean([scores["AP"] for scores in reported]),

@@ -16,11 +16,9 @@ from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.evaluation import (
     decode_to_canvas,
     headline,
-    label_networks,
     load_run,
     pool_examples,
     predict_keypoints,
-    reported_networks,
     validation_examples,
     write_examples,
 )
@@ -57,24 +55,24 @@ def evaluate_run(
     scores = {str(part.network): score_network(val, part, rules.pck_thresholds, rules.pck_reference)
               for part in predictions}
     summary = headline(scores, arm)
-    reported = predictions[reported_networks(arm)[0]]
+    reported = predictions[arm.reported_networks[0]]
     write_predictions(folder / "predictions.parquet", predictions[: len(networks)])
     write_results(model_path.with_name("keypoints.json"), val.image_id,
                   canvas_to_photo(dequantize(reported.keypoints), val.crop_matrix), reported.score)
 
     sample = sample_pool(train, labeled, config, seed)
     answers = [predict_pool(networks[number], number, train, sample, config, arm, seed)
-               for number in label_networks(arm)]
+               for number in arm.label_networks]
     write_pool(folder / "pseudo_labels.parquet", answers, sample)
     count = rules.num_examples if seed == config.seeds[0] else 0  # nobody looks at the other seeds'
     write_examples(folder / "examples.npz", {
         **validation_examples(val, reported, count),
-        **pool_examples(networks[label_networks(arm)[0]], train, sample, config, arm, seed, count),
+        **pool_examples(networks[arm.label_networks[0]], train, sample, config, arm, seed, count),
     })
     size = heatmap_size(config.data.input_size, config.model.heatmap_stride)
     record = {
         "arm": arm_name, "seed": seed, "networks": scores, **summary,
-        "decoding": compare_decoders([networks[number] for number in reported_networks(arm)], val, config),
+        "decoding": compare_decoders([networks[number] for number in arm.reported_networks], val, config),
         "pseudo": score_pool(answers, sample, arm.confidence_threshold, size),
         "selection": score_selection(answers, sample, arm),
     }

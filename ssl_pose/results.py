@@ -121,6 +121,14 @@ def load_examples(results: Path, arm: str, seed: int) -> dict[str, np.ndarray]:
         return {name: stored[name] for name in stored.files}
 
 
+def load_persons(results: Path) -> pd.DataFrame:
+    """The validation persons: data/val_persons.parquet, one row a person."""
+    path = Path(results) / "data" / "val_persons.parquet"
+    if not path.is_file():
+        raise ResultsError(f"no {path}: the data stage that writes it has not run")
+    return pd.read_parquet(path)
+
+
 def write_table(frame: pd.DataFrame, path: Path) -> Path:
     """Writes a table as CSV, numbers to six significant digits; the same table gives the same bytes."""
     return write_text(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"), path)

@@ -49,14 +49,9 @@ def score_network(
 
 def score_coco(crops: CropSet, keypoints: NDArray, score: NDArray) -> dict[str, float | None]:
     """COCO's ten numbers (SUMMARY) for keypoints (N, 17, 2) in canvas px with person scores (N,)."""
-    rows = _flat(crops, keypoints, np.ones(keypoints.shape[:2]))
-    results = [
-        {"image_id": image, "category_id": PERSON, "keypoints": row, "score": value}
-        for image, row, value in zip(crops.image_id.tolist(), rows, score.tolist(), strict=True)
-    ]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its table
         truth = ground_truth(crops)
-        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
+        evaluation = COCOeval(truth, truth.loadRes(coco_results(crops, keypoints, score)), "keypoints")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -66,9 +61,21 @@ def score_coco(crops: CropSet, keypoints: NDArray, score: NDArray) -> dict[str, 
     }
 
 
+def coco_results(crops: CropSet, keypoints: NDArray, score: NDArray) -> list[dict]:
+    """Keypoints (N, 17, 2) in canvas px with scores (N,) as pycocotools reads results, in photo px."""
+    rows = _flat(crops, keypoints, np.ones(keypoints.shape[:2]))
+    return [
+        {"image_id": image, "category_id": PERSON, "keypoints": row, "score": value}
+        for image, row, value in zip(crops.image_id.tolist(), rows, score.tolist(), strict=True)
+    ]
+
+
 def ground_truth(crops: CropSet) -> COCO:
-    """The annotations of the N persons as a COCO object in memory; ids count from 1, since 0 means unmatched."""
-    keypoints = _flat(crops, crops.keypoints, crops.visibility)
+    """The annotations of the N persons as a COCO object in memory; ids count from 1, since 0 means unmatched.
+
+    Points are quantised as the stored table of persons has them, so that scores from either are the same.
+    """
+    keypoints = _flat(crops, dequantize(quantize(crops.keypoints)), crops.visibility)
     truth = COCO()
     truth.dataset = {
         "images": [{"id": image} for image in np.unique(crops.image_id).tolist()],

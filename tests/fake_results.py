@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ssl_pose.config import Config, load_config
+from ssl_pose.config import ArmConfig, Config, load_config
 from ssl_pose.metrics import oks
+from ssl_pose.predictions import Predictions, quantize, write_predictions
 from ssl_pose.results import MODES, run_directory
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -30,9 +31,8 @@ def fake_config(num_seeds: int = 3) -> Config:
 def write_fake_results(results: Path, config: Config, num_persons: int = 12) -> Path:
     """Every file of every run of the grid under `results`, and the table of persons; returns `results`."""
     (results / "data").mkdir(parents=True)
-    persons = {"person": np.arange(6, dtype=np.int32), "area": np.float32(AREA), "m00": ZOOM, "m01": 0.0,
-               "m10": 0.0, "m11": ZOOM}
-    pd.DataFrame(persons).to_parquet(results / "data" / "val_persons.parquet")
+    truth = np.random.default_rng(0).uniform(4, 40, (6, JOINTS, 2))
+    fake_persons(truth).to_parquet(results / "data" / "val_persons.parquet")
     for arm in config.arms:
         for seed in config.seeds:
             folder = run_directory(results, arm, seed)
@@ -44,8 +44,33 @@ def write_fake_results(results: Path, config: Config, num_persons: int = 12) -> 
             _write_json(folder / "train.json", fake_record(arm, seed))
             rows = fake_log(config.arm(arm).framework, generator)
             (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            found = fake_predictions(truth, config.arm(arm), AP[arm], generator)
+            write_predictions(folder / "predictions.parquet", found)
             np.savez(folder / "examples.npz", **fake_examples(6 if seed == config.seeds[0] else 0, generator))
     return results
+
+
+def fake_persons(truth: np.ndarray) -> pd.DataFrame:
+    """The table of persons, two a photo, with fully seen joints at `truth` (N, 17, 2) in canvas px."""
+    count = len(truth)
+    columns = {"person": np.arange(count, dtype=np.int32), "image_id": np.arange(count) // 2,
+               "annotation_id": np.arange(count), "area": np.float32(AREA), "reference_length": np.float32(16.0)}
+    columns |= {f"box_{name}": np.float32(20.0) for name in "xywh"}
+    columns |= {"m00": ZOOM, "m01": 0.0, "m02": 0.0, "m10": 0.0, "m11": ZOOM, "m12": 0.0}
+    for joint in range(JOINTS):
+        columns |= {f"{axis}_{joint}": quantize(truth[:, joint, place]) for place, axis in enumerate("xy")}
+        columns[f"v_{joint}"] = np.int8(2)
+    return pd.DataFrame(columns)
+
+
+def fake_predictions(truth: np.ndarray, arm: ArmConfig, level: float, generator: np.random.Generator) -> list:
+    """Predictions of every network of a run: the higher `level`, the nearer to the truth."""
+    found = []
+    for network in range(2 if arm.framework in ("dual_student", "teacher_student") else 1):
+        points = truth + generator.normal(0, 100 / level, truth.shape)
+        confidence = generator.uniform(0.2, 0.9, truth.shape[:2]).astype(np.float16)
+        found.append(Predictions(network, quantize(points), confidence, confidence.mean(1, dtype=np.float32)))
+    return found
 
 
 def fake_metrics(arm: str, seed: int, config: Config, labels: pd.DataFrame, generator: np.random.Generator) -> dict:

@@ -27,12 +27,15 @@ draws render body clothing backdrop scene synthetic
 coco persons photos crops packing splits
 augment strong_paths model batches pseudo_label losses frameworks provenance schedules distributed launching training
 predictions scoring population peaks pseudo_quality evaluation judging
-results paper statistics label_analysis claims tables figures pictures reporting
+results paper statistics matching resampling label_analysis claims tables figures pictures reporting
 workspace projection scheduling notebook pipeline cells __main__
 """
-WITHOUT_TORCH = ("config skeleton metrics coco persons photos crops packing splits results paper statistics "
-                 "label_analysis claims tables figures pictures reporting workspace projection notebook scheduling "
-                 "pipeline")
+WITHOUT_TORCH = """
+config skeleton metrics coco persons photos crops packing splits
+results paper statistics matching resampling label_analysis
+claims tables figures pictures reporting
+workspace projection notebook scheduling pipeline
+"""
 
 
 def test_imports_point_one_way():

@@ -321,7 +321,7 @@ def test_the_headline_is_that_of_the_networks_that_make_the_labels_but_for_a_fro
     assert evaluation.headline(networks, arms["teacher_student"])["AP"] == 50
     frozen = replace(arms["teacher_student"], label_source="frozen")
     assert evaluation.headline(networks, frozen)["AP"] == 40
-    assert evaluation.label_networks(frozen) == (1,)
+    assert frozen.label_networks == (1,)
     assert evaluation.headline({"0": networks["0"]}, arms["supervised"])["AP_ensemble"] is None
 
 

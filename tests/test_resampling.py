@@ -1,0 +1,85 @@
+"""The bootstrap's AP against COCOeval, photos drawn twice against photos that stand twice, and its intervals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_results import fake_config, fake_persons, fake_predictions, write_fake_results
+
+from ssl_pose.claims import build_ledger
+from ssl_pose.matching import Matches, match_people, persons_of
+from ssl_pose.predictions import Predictions, dequantize
+from ssl_pose.resampling import bootstrap_interval, draw_photos, weighted_ap
+from ssl_pose.scoring import score_coco
+
+TRUTH = np.random.default_rng(3).uniform(4, 40, (40, 17, 2))
+
+
+def persons_and_predictions(level: float = 60.0) -> tuple:
+    arm = fake_config().arm("supervised")
+    (found,) = fake_predictions(TRUTH, arm, level, np.random.default_rng(1))
+    return persons_of(fake_persons(TRUTH)), found
+
+
+@pytest.mark.parametrize("level", [30.0, 60.0, 200.0])
+def test_with_every_photo_once_the_ap_is_cocoevals(level):
+    persons, found = persons_and_predictions(level)
+    matches = match_people(persons, found)
+    expected = score_coco(persons, dequantize(found.keypoints), found.score)["AP"]
+    assert weighted_ap(matches, np.ones((1, 20), int)) == pytest.approx([expected], abs=1e-6)
+
+
+def test_a_photo_that_counts_nothing_is_as_if_it_were_not_there():
+    persons, found = persons_and_predictions()
+    weights = np.ones((1, 20), int)
+    weights[0, [3, 7]] = 0
+    kept = np.flatnonzero(~np.isin(persons.image_id, [3, 7]))
+    fewer = Predictions(0, found.keypoints[kept], found.confidence[kept], found.score[kept])
+    expected = weighted_ap(match_people(persons.subset(kept), fewer), np.ones((1, 18), int))
+    assert weighted_ap(match_people(persons, found), weights) == pytest.approx(expected)
+
+
+def test_a_photo_that_counts_twice_is_as_if_it_stood_twice():
+    """Two photos with one person each: one found with score 0.9, the other missed with 0.8; the found counts twice.
+
+    Precision is 1 up to recall 2/3 and nothing more is found: 67 of 101 recalls, at every threshold.
+    """
+    matches = Matches(np.array([0, 1]), np.tile([True, False], (10, 1)), np.array([1, 1]))
+    assert weighted_ap(matches, np.array([[2, 1]])) == pytest.approx([100 * 67 / 101])
+    assert weighted_ap(matches, np.array([[0, 0]])) != weighted_ap(matches, np.array([[2, 1]]))
+
+
+def test_draws_keep_the_number_of_photos_and_repeat_with_their_generator():
+    first, again = (draw_photos(30, 50, np.random.default_rng(5)) for _ in range(2))
+    assert first.shape == (50, 30)
+    assert (first.sum(1) == 30).all()
+    np.testing.assert_array_equal(first, again)
+
+
+def test_equal_differences_give_an_interval_of_no_width_and_a_shift_moves_it():
+    base = {seed: np.full(100, 10.0 + seed) for seed in range(5)}
+    better = {seed: values + 2.0 for seed, values in base.items()}
+    assert bootstrap_interval(better, base) == pytest.approx((2.0, 2.0))
+
+
+def test_the_interval_knows_the_spread_over_seeds_and_over_photos():
+    generator = np.random.default_rng(0)
+    zero = {seed: np.zeros(4000) for seed in range(8)}
+    offsets = generator.normal(0, 1, 8)
+    seeds_only = {seed: np.full(4000, offsets[seed]) for seed in range(8)}
+    low, high = bootstrap_interval(seeds_only, zero)
+    assert high - low == pytest.approx(2 * 1.96 * offsets.std() / np.sqrt(8), rel=0.1)
+    photos = generator.normal(0, 1, 4000)  # the same draw of photos moves all seeds
+    both = {seed: values + photos for seed, values in seeds_only.items()}
+    wider = bootstrap_interval(both, zero)
+    expected = 2 * 1.96 * np.sqrt(offsets.var() / 8 + 1)
+    assert wider[1] - wider[0] == pytest.approx(expected, rel=0.1)
+
+
+def test_the_ledger_states_it_beside_the_t_interval_at_the_same_level(tmp_path):
+    config = replace(fake_config(), seeds=(0, 1, 2))
+    ledger = build_ledger(write_fake_results(tmp_path / "fake", config), config)
+    entries = {entry["id"]: entry for entry in ledger["claims"]}
+    claim = entries["dual_student_over_teacher_student"]
+    assert claim["bootstrap"][0] < claim["bootstrap"][1]
+    assert entries["maximum_over_average_pck"]["bootstrap"] is None
