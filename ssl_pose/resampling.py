@@ -16,13 +16,13 @@ from ssl_pose.matching import Matches
 from ssl_pose.statistics import ALPHA, Interval
 
 NUM_DRAWS = 1000
-RECALL_STEPS = 100  # COCO's precision is read at recalls of 0, 0.01, ..., 1
+RECALLS = np.linspace(0.0, 1.0, 101)  # at which COCO reads precision; their rounding is part of its AP
 
 
 def weighted_ap(matches: Matches, weights: NDArray) -> NDArray[np.float64]:
     """AP (B,) in percent, each photo counted as often as `weights` (B, I) says; NaN where nobody is left.
 
-    With all weights 1 it is COCOeval's AP over all areas: precision, made to fall, at the first prediction
+    With all weights 1 it is, to the last digit, COCOeval's AP over all areas: precision, made to fall, at the first prediction
     that reaches each recall.
     """
     counts = weights[:, matches.photo].astype(np.float64)  # (B, D)
@@ -34,10 +34,15 @@ def weighted_ap(matches: Matches, weights: NDArray) -> NDArray[np.float64]:
         with np.errstate(invalid="ignore", divide="ignore"):
             recall, precision = hits / total, hits / np.maximum(found, np.spacing(1))
         highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        reached = np.floor(RECALL_STEPS * recall + 1e-9) + 1  # how many of the recalls
-        steps = np.diff(reached, axis=1, prepend=0.0)
-        means.append((highest * steps).sum(1) / (RECALL_STEPS + 1))
+        steps = np.diff(_recalls_reached(recall), axis=1, prepend=0)
+        means.append((highest * steps).sum(1) / len(RECALLS))
     return 100.0 * np.mean(means, axis=0)
+
+
+def _recalls_reached(recall: NDArray) -> NDArray[np.int64]:
+    """How many of RECALLS each value of `recall` (B, D) reaches; 0 where it is no number."""
+    place = np.nan_to_num(np.floor(recall * (len(RECALLS) - 1) + 0.5), nan=0.0).astype(np.int64)  # the nearest
+    return np.where(np.isnan(recall), 0, place + (RECALLS[place] <= recall))
 
 
 def draw_photos(num_photos: int, num_draws: int, generator: np.random.Generator) -> NDArray[np.int64]:

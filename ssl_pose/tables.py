@@ -74,13 +74,13 @@ def paired_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure
 
 def refine_pairs(config: Config) -> list[tuple[str, str]]:
     """The pairs (with, without) of arms that differ in threshold-and-refine, and perhaps its threshold, alone."""
-    same = {"title": "", "confidence_threshold": 0.0, "below_threshold": "drop"}
+    same = {"title": "", "group": "", "baseline": "", "confidence_threshold": 0.0, "below_threshold": "drop"}
     plain = {name: dataclasses.replace(arm, **same) for name, arm in config.arms.items()}
     return [
         (refined, arm)
         for arm, body in plain.items()
         for refined, other in plain.items()
-        if not body.threshold_and_refine and other == dataclasses.replace(body, threshold_and_refine=True)
+        if body.target == "soft" and other == dataclasses.replace(body, target="threshold_and_refine")
     ]
 
 
