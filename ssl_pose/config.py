@@ -73,12 +73,13 @@ class SplitsConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    architecture: Literal["unet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    architecture: Literal["unet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "hrnet_w32",
+                          "hrnet_w48"]
     width: int = bounded(4)  # channels of the first block (unet), of a deconvolution (resnet)
     heatmap_stride: int = bounded(1, 8)  # input px per heatmap cell
     heatmap_sigma: float = bounded(0.1)  # of the target Gaussian, cells
     heatmap_alignment: Literal["centre", "corner"]
-    pretrained: Literal["none", "imagenet"]
+    pretrained: Literal["none", "IMAGENET1K_V1", "IMAGENET1K_V2", "ms_in1k"]  # torchvision's names, timm's (hrnet)
 
 
 @dataclass(frozen=True)
@@ -311,17 +312,7 @@ def _check_together(config: Config) -> None:
     for name in config.grid:
         if name not in config.arms or config.grid.count(name) > 1:
             raise ConfigError(f"grid: {name!r} must be named once and stand under arms: {', '.join(config.arms)}")
-    height, width = config.data.input_size
-    stride = config.model.heatmap_stride
-    multiple = 16 if config.model.architecture == "unet" else 32  # px per cell of the coarsest level
-    if height % multiple or width % multiple:
-        raise ConfigError(f"data.input_size must be multiples of {multiple}, got {height}x{width}")
-    if config.model.architecture.startswith("resnet") and stride != 4:
-        raise ConfigError(f"model.heatmap_stride must be 4 for {config.model.architecture}, got {stride}")
-    if config.model.architecture == "unet" and stride not in (1, 2, 4):
-        raise ConfigError(f"model.heatmap_stride must be 1, 2 or 4 for unet, got {stride}")
-    if config.model.architecture == "unet" and config.model.pretrained != "none":
-        raise ConfigError("model.pretrained must be 'none' for unet: there are no published weights of it")
+    _check_model(config)
     _check_length(config.training)
     if config.data.source == "synthetic" and config.data.unlabeled_photos:
         raise ConfigError("data.unlabeled_photos must be false for source synthetic, which labels all its photos")
@@ -368,6 +359,26 @@ def _check_arm(name: str, arm: ArmConfig) -> None:
     if arm.label_source not in allowed:
         raise ConfigError(f"{name}: label_source of {arm.framework} must be one of {', '.join(allowed)}, "
                           f"got {arm.label_source!r}")
+
+
+PRETRAINED = {"unet": (), "hrnet_w32": ("ms_in1k",), "hrnet_w48": ("ms_in1k",),
+              "resnet18": ("IMAGENET1K_V1",), "resnet34": ("IMAGENET1K_V1",)}  # others have both of torchvision's
+
+
+def _check_model(config: Config) -> None:
+    """The network's input, stride and published weights fit its architecture."""
+    name, stride, pretrained = config.model.architecture, config.model.heatmap_stride, config.model.pretrained
+    height, width = config.data.input_size
+    multiple = 16 if name == "unet" else 32  # px per cell of the coarsest level
+    if height % multiple or width % multiple:
+        raise ConfigError(f"data.input_size must be multiples of {multiple}, got {height}x{width}")
+    if name != "unet" and stride != 4:
+        raise ConfigError(f"model.heatmap_stride must be 4 for {name}, got {stride}")
+    if name == "unet" and stride not in (1, 2, 4):
+        raise ConfigError(f"model.heatmap_stride must be 1, 2 or 4 for unet, got {stride}")
+    known = ("none", *PRETRAINED.get(name, ("IMAGENET1K_V1", "IMAGENET1K_V2")))
+    if pretrained not in known:
+        raise ConfigError(f"model.pretrained must be {' or '.join(known)} for {name}, got {pretrained}")
 
 
 def _check_length(training: TrainingConfig) -> None:

@@ -28,6 +28,7 @@ from ssl_pose.heatmap import DECODERS, image_to_heatmap_points, render_heatmaps
 from ssl_pose.model import heatmap_size
 from ssl_pose.predictions import Predictions, dequantize, write_predictions
 from ssl_pose.pseudo_quality import (
+    judged_persons,
     predict_pool,
     sample_pool,
     score_pool,
@@ -60,14 +61,15 @@ def evaluate_run(
     write_results(model_path.with_name("keypoints.json"), val.image_id,
                   canvas_to_photo(dequantize(reported.keypoints), val.crop_matrix), reported.score)
 
-    sample = sample_pool(train, labeled, config, seed)
-    answers = [predict_pool(networks[number], number, train, sample, config, arm, seed)
+    persons, excluded = judged_persons(train, val, labeled)
+    sample = sample_pool(persons, excluded, config, seed)
+    answers = [predict_pool(networks[number], number, persons, sample, config, arm, seed)
                for number in arm.label_networks]
     write_pool(folder / "pseudo_labels.parquet", answers, sample)
     count = rules.num_examples if seed == config.seeds[0] else 0  # nobody looks at the other seeds'
     write_examples(folder / "examples.npz", {
         **validation_examples(val, reported, count),
-        **pool_examples(networks[arm.label_networks[0]], train, sample, config, arm, seed, count),
+        **pool_examples(networks[arm.label_networks[0]], persons, sample, config, arm, seed, count),
     })
     size = heatmap_size(config.data.input_size, config.model.heatmap_stride)
     record = {

@@ -1,6 +1,6 @@
 """Networks from images to heatmaps, and their files.
 
-Both architectures are `forward(images (B, 3, H, W)) -> heatmaps (B, K, H / stride, W / stride)` with a linear
+All architectures are `forward(images (B, 3, H, W)) -> heatmaps (B, K, H / stride, W / stride)` with a linear
 output, and nothing else. Weights are safetensors; the architecture stands in the file's metadata.
 """
 
@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_pose.config import ConfigError, ModelConfig
+from ssl_pose.backbones import hrnet_backbone, resnet_backbone
+from ssl_pose.config import ModelConfig
 from ssl_pose.files import write_bytes
 from ssl_pose.skeleton import NUM_KEYPOINTS
 
@@ -78,11 +79,7 @@ class PoseResNet(nn.Module):
 
     def __init__(self, backbone: str, width: int, pretrained: str, num_keypoints: int = NUM_KEYPOINTS) -> None:
         super().__init__()
-        resnet = _resnet(backbone, pretrained)
-        self.backbone = nn.Sequential(
-            *(getattr(resnet, name) for name in
-              ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"))
-        )
+        self.backbone = resnet_backbone(backbone, pretrained)
         layers: list[nn.Module] = []
         channels = RESNET_CHANNELS[backbone]
         for _ in range(3):
@@ -99,26 +96,32 @@ class PoseResNet(nn.Module):
         return self.head(self.deconvolutions(self.backbone(images)))
 
 
-def _resnet(backbone: str, pretrained: str) -> nn.Module:
-    """torchvision's ResNet, with its ImageNet weights when `pretrained` is 'imagenet'."""
-    from torchvision.models import get_model  # 3 s to import, so only where it is needed
+class PoseHRNet(nn.Module):
+    """HRNet (Sun et al. 2019): timm's backbone at its highest resolution and a 1x1 head; stride 4."""
 
-    try:
-        return get_model(backbone, weights="DEFAULT" if pretrained == "imagenet" else None)
-    except OSError as error:
-        raise ConfigError(
-            f"the ImageNet weights of {backbone} cannot be downloaded ({error}); place torchvision's file in "
-            f"{Path(torch.hub.get_dir(), 'checkpoints')} or set model.pretrained to none"
-        ) from None
+    def __init__(self, backbone: str, pretrained: str, num_keypoints: int = NUM_KEYPOINTS) -> None:
+        super().__init__()
+        self.backbone = hrnet_backbone(backbone, pretrained)
+        self.head = nn.Conv2d(self.backbone.feature_info.channels()[0], num_keypoints, 1)
+        nn.init.normal_(self.head.weight, std=0.001)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images)[0])
 
 
 def build_model(config: ModelConfig, seed: int | None = None) -> nn.Module:
-    """A network as `config` describes it; `seed` fixes its initial weights and leaves other streams alone."""
+    """A network as `config` describes it; `seed` fixes its initial weights and leaves other streams alone.
+
+    With ImageNet weights two seeds share the backbone's and differ in all layers after it.
+    """
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
         if config.architecture == "unet":
             return UNet(config.width, config.heatmap_stride)
+        if config.architecture.startswith("hrnet"):
+            return PoseHRNet(config.architecture, config.pretrained)
         return PoseResNet(config.architecture, config.width, config.pretrained)
 
 

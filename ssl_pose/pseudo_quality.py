@@ -63,7 +63,7 @@ class PoolPredictions:
 def sample_pool(crops: CropSet, labeled: NDArray[np.bool_], config: Config, seed: int) -> PoolSample:
     """`evaluation.num_pseudo_persons` persons without labels (all, if there are fewer), drawn by a hash of their ids.
 
-    `labeled` (N,) is the seed's split. Persons come in the order of the crops. Raises `DataError` where nobody
+    `labeled` (N,) marks who may not be drawn. Persons come in the order of the crops. Raises `DataError` where nobody
     is without labels.
     """
     candidates = np.flatnonzero(~labeled)
@@ -82,6 +82,20 @@ def sample_pool(crops: CropSet, labeled: NDArray[np.bool_], config: Config, seed
         visibility=crops.visibility[person],
         reference_length=length.astype(np.float32),
     )
+
+
+def judged_persons(
+    train: CropSet, val: CropSet, labeled: NDArray[np.bool_]
+) -> tuple[CropSet, NDArray[np.bool_]]:
+    """The persons on whom pseudo-labels are judged, and a mask of those who may not be drawn.
+
+    They are those of the pool whose labels are hidden. Where nobody of the pool was ever annotated, as in
+    COCO-Full, they are the validation persons, whom training has not seen either.
+    """
+    hidden = ~labeled & (train.visibility > 0).any(1)
+    if hidden.any() or labeled.all():
+        return train, ~hidden
+    return val, np.zeros(len(val), bool)
 
 
 def draw_pool_views(config: Config, num_persons: int, seed: int) -> list[Views]:

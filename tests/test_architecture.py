@@ -25,7 +25,8 @@ ORDER = """
 files lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
 coco persons photos crops packing splits
-augment strong_paths model batches pseudo_label losses frameworks provenance schedules distributed launching training
+augment strong_paths backbones model batches pseudo_label losses frameworks provenance schedules distributed launching
+training
 predictions scoring population peaks pseudo_quality evaluation judging
 results paper statistics matching resampling label_analysis claims tables figures pictures reporting
 workspace projection scheduling notebook pipeline cells __main__
