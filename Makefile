@@ -13,7 +13,7 @@ ROOT_USER := $(filter 0,$(shell id -u))
 
 help:  ## list these commands
 	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
-	@echo "profiles: default $(notdir $(patsubst %/params.yaml,%,$(wildcard profiles/*/params.yaml)))"
+	@echo "profiles: default $(notdir $(patsubst %/dvc.yaml,%,$(wildcard profiles/*/dvc.yaml)))"
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 11
 
 setup: $(READY)  ## make .venv from the hashed lock (the other commands do it when needed)

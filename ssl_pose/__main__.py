@@ -71,13 +71,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_repro(given: argparse.Namespace) -> None:
-    from ssl_pose.pipeline import open_profile, reproduce
+    from ssl_pose.pipeline import reproduce
+    from ssl_pose.profiles import open_profile
 
     reproduce(open_profile(given.profile), data=given.data, jobs=given.jobs)
 
 
 def run_report(given: argparse.Namespace) -> None:
-    from ssl_pose.pipeline import open_profile, rebuild_report
+    from ssl_pose.pipeline import rebuild_report
+    from ssl_pose.profiles import open_profile
 
     rebuild_report(open_profile(given.profile), jobs=given.jobs)
 

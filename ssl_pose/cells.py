@@ -21,7 +21,7 @@ import numpy as np
 
 from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run
-from ssl_pose.pipeline import open_profile
+from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import fitting_jobs
 from ssl_pose.splits import arm_labels, read_split
 from ssl_pose.training import burn_in, run_fingerprint, train_run

@@ -16,11 +16,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_pose.config import Config, load_config
+from ssl_pose.config import load_config
 from ssl_pose.files import write_json, write_text
+from ssl_pose.profiles import Profile
 from ssl_pose.scheduling import PipelineError, fitting_jobs, run_side_by_side
 from ssl_pose.workspace import REPOSITORY
 
@@ -28,21 +28,6 @@ REBUILT = ("tables", "figures", "notebooks", "claims.json", "report.html")  # in
 PROJECTIONS = {"source", "code"}  # stages without a dependency on others
 WHOLE = re.compile(r"^ +(size|nfiles): \d+\n\Z", re.MULTILINE)  # how a dvc.lock ends: with an output of a stage
 EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc dag --dot`
-
-
-@dataclass(frozen=True)
-class Profile:
-    folder: Path
-    config: Config
-
-
-def open_profile(name: str) -> Profile:
-    """The profile `default` (the root folder) or one of profiles/."""
-    folders = {"default": REPOSITORY} | {path.parent.name: path.parent
-                                         for path in sorted(REPOSITORY.glob("profiles/*/params.yaml"))}
-    if name not in folders:
-        raise PipelineError(f"unknown profile {name!r}; there are: {', '.join(folders)}")
-    return Profile(folders[name], load_config(folders[name] / "params.yaml"))
 
 
 def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
