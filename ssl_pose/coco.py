@@ -187,7 +187,7 @@ def index_images(images: list[dict], file: str) -> dict[int, dict]:
     """Image entries by id, in the file's order, with name and size checked."""
     for image_id, image in zip(_integers(images, "id", file), images, strict=True):
         name = image.get("file_name")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or "\0" in name:
             raise DataError(f"{file}: image {image_id}: file_name must be a text, got {brief(name)}")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise DataError(f"{file}: image {image_id}: file_name {brief(name)} leaves the photo folder; "

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 import reprlib
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
+MAY_BE_INFINITE = ("uncertainty_margin",)  # then no joint is decided: plain dual students
 SHORT = reprlib.Repr()
 SHORT.maxlevel = 2  # of nesting
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 60  # characters
@@ -308,7 +310,10 @@ def fingerprint(*parts: Any) -> str:
 
 
 def _check_together(config: Config) -> None:
-    """Refuses values that are each allowed but do not go together."""
+    """Refuses values that are each allowed but do not go together, and names that cannot name a folder."""
+    if not re.fullmatch(r"[\w-]{1,60}", config.profile):
+        raise ConfigError(f"profile: {brief(config.profile)} must be of letters, digits, _ and -, "
+                          "since a folder is named after it")
     for name in config.grid:
         if name not in config.arms or config.grid.count(name) > 1:
             raise ConfigError(f"grid: {name!r} must be named once and stand under arms: {', '.join(config.arms)}")
@@ -447,6 +452,8 @@ def _check_range(value: Any, limits: typing.Mapping, name: str) -> None:
         if below or above or item != item:
             allowed = f"at least {low}" if high is None else f"in [{low}, {high}]"
             raise ConfigError(f"{name} must be {allowed}, got {item}")
+        if item in (math.inf, -math.inf) and name.rpartition(".")[2] not in MAY_BE_INFINITE:
+            raise ConfigError(f"{name} must be finite, got {item}")
 
 
 def _describe(hint: Any) -> str:

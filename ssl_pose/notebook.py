@@ -85,7 +85,7 @@ def cause(error: PapermillExecutionError) -> str:
 
 def parse_parameters(source: Path, given: dict[str, str]) -> dict[str, Any]:
     """The values of `given`, each of the type that the notebook's parameters cell states."""
-    known = papermill.inspect_notebook(str(source))
+    known = _inspect(source)
     if not known:
         raise NotebookError(f"notebook {source.stem} has no cell tagged `parameters`")
     values = {}
@@ -93,6 +93,9 @@ def parse_parameters(source: Path, given: dict[str, str]) -> dict[str, Any]:
         if key not in known:
             raise NotebookError(f"notebook {source.stem} has no parameter {key!r}; it has: {', '.join(known)}")
         value, expected = parse_yaml(text, f"notebook {source.stem}: parameter {key}"), known[key]["inferred_type_name"]
+        if expected not in TYPES:
+            raise NotebookError(f"notebook {source.stem}: parameter {key} has no type that can be given; annotate it "
+                                f"in the parameters cell as one of {', '.join(TYPES)}")
         right = isinstance(value, TYPES[expected]) and isinstance(value, bool) == (expected == "bool")
         if expected == "str" and isinstance(value, str | None):
             right, value = True, value or ""
@@ -100,6 +103,16 @@ def parse_parameters(source: Path, given: dict[str, str]) -> dict[str, Any]:
             raise NotebookError(f"notebook {source.stem}: parameter {key} must be {expected}, got {brief(text)}")
         values[key] = value
     return values
+
+
+def _inspect(source: Path) -> dict[str, dict]:
+    """What papermill finds in the parameters cell, by name."""
+    try:
+        nbformat.validate(nbformat.read(source, as_version=4))
+        return papermill.inspect_notebook(str(source))
+    except (ValueError, AttributeError, nbformat.ValidationError, RecursionError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotebookError(f"notebook {source.stem} is no valid notebook ({first})") from None
 
 
 def check_finished(notebook: nbformat.NotebookNode, name: str) -> None:
