@@ -7,13 +7,15 @@ right must be exchanged. Photometric factors and cutouts are drawn independently
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ssl_pose.config import ViewConfig
-from ssl_pose.geometry import about, reflection, rotation, scaling, translation, view_center, warp_images
+from ssl_pose.geometry import about, constant, reflection, rotation, scaling, translation, view_center, warp_views
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,6 +36,15 @@ class Views:
     def rows(self, index: Tensor | slice) -> Views:
         """The views of the crops at `index`."""
         return Views(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+def join_views(views: Sequence[Views]) -> Views:
+    """All of `views` as one, row after row; those with fewer cutouts get boxes that cover nothing."""
+    most = max(view.cutouts.shape[1] for view in views)
+    joined = {f.name: [getattr(view, f.name) for view in views] for f in fields(Views)}
+    joined["cutouts"] = [functional.pad(boxes, (0, 0, 0, most - boxes.shape[1]), value=-1.0)
+                         for boxes in joined["cutouts"]]
+    return Views(**{name: torch.cat(parts) for name, parts in joined.items()})
 
 
 def sample_views(
@@ -57,24 +68,24 @@ def sample_views(
     degrees = degrees * (uniform(0, 1) < config.rotation_probability)
     low, high = config.box_scale
     box_scale = (1 + normal() * (high - low) / 2).clamp(low, high)
-    extent = torch.tensor([size[1], size[0]], device=device, dtype=torch.float32)
+    extent = constant((float(size[1]), float(size[0])), device)
     offset = uniform(-config.shift, config.shift, 2) * extent
     flip = uniform(0, 1) < config.flip_probability
     turn = rotation(degrees) @ scaling(1 / box_scale) @ reflection(flip)
     return Views(
-        matrix=translation(offset) @ about(turn, view_center(size).to(device)),
+        matrix=translation(offset) @ about(turn, view_center(size, device)),
         flip=flip,
         brightness=uniform(1 - config.brightness, 1 + config.brightness),
         contrast=uniform(1 - config.contrast, 1 + config.contrast),
         saturation=uniform(1 - config.saturation, 1 + config.saturation),
-        cutouts=_sample_cutouts(uniform, config, extent),
+        cutouts=_sample_cutouts(uniform, config, extent, min(size)),
     )
 
 
-def _sample_cutouts(uniform, config: ViewConfig, extent: Tensor) -> Tensor:
+def _sample_cutouts(uniform, config: ViewConfig, extent: Tensor, shorter: int) -> Tensor:
     """(B, N, 4) boxes whose centres lie anywhere in the view, the bottom row included."""
     center = uniform(0, 1, config.num_cutouts, 2) * extent - 0.5
-    half = uniform(0.25, 1, config.num_cutouts, 2) * config.cutout_size * extent.min() / 2
+    half = uniform(0.25, 1, config.num_cutouts, 2) * config.cutout_size * shorter / 2
     return torch.cat([center - half, center + half], dim=-1)
 
 
@@ -94,25 +105,33 @@ def identity_views(batch_size: int, device: torch.device | str = "cpu") -> Views
 def render_views(
     canvases: Tensor, views: Views, canvas_to_reference: Tensor, size: tuple[int, int], mean_color: Tensor
 ) -> Tensor:
-    """Network inputs (B, 3, H, W) of uint8 canvases (B, 3, Hc, Wc) seen through `views`, in one resampling.
+    """Network inputs (V * B, 3, H, W) of uint8 canvases (B, 3, Hc, Wc) seen through V * `views`, in one resampling.
 
-    Beyond the canvas the view is `mean_color` (3,) in [0, 1]. The result has ImageNet's mean and std removed.
+    The views are those of all canvases, then again of all, V times. Beyond the canvas a view is `mean_color` (3,) in
+    [0, 1]. The result has ImageNet's mean and std removed.
     """
-    matrix = views.matrix @ canvas_to_reference.to(views.matrix)
-    images = warp_images(canvases.float() / 255, matrix, size, fill=mean_color)
+    num_views = len(views.matrix) // len(canvases) if len(canvases) else 1
+    matrix = (views.matrix @ canvas_to_reference.to(views.matrix)).unflatten(0, (num_views, len(canvases)))
+    images = warp_views(canvases.float() / 255, matrix, size, fill=mean_color).flatten(0, 1)
     images = change_colors(images, views)
     images = cut_out(images, views.cutouts, mean_color)
     return normalize_images(images)
 
 
 def change_colors(images: Tensor, views: Views) -> Tensor:
-    """Saturation, contrast, then brightness of images (B, 3, H, W) in [0, 1], clamped to that range."""
-    luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype)
-    grey = (images * luma[:, None, None]).sum(1, keepdim=True)
-    images = torch.lerp(grey.expand_as(images), images, _per_image(views.saturation))
-    mean = grey.mean(dim=(2, 3), keepdim=True)
-    images = torch.lerp(mean.expand_as(images), images, _per_image(views.contrast))
-    return (images * _per_image(views.brightness)).clamp(0, 1)
+    """Saturation, contrast, then brightness of images (B, 3, H, W) in [0, 1], clamped to that range.
+
+    Each moves colours linearly, towards their own grey, the image's mean grey and black: one matrix and one shift do.
+    """
+    luma = constant(LUMA, images.device)
+    mean_grey = (images.mean(dim=(2, 3)) * luma).sum(1)  # (B,)
+    saturation, contrast, brightness = (factor[:, None, None] for factor in
+                                        (views.saturation, views.contrast, views.brightness))
+    to_grey = luma.expand(3, 3)
+    unchanged = torch.eye(3, device=images.device)
+    matrix = brightness * contrast * torch.lerp(to_grey, unchanged, saturation)  # (B, 3, 3)
+    shift = brightness * (1 - contrast) * mean_grey[:, None, None]
+    return torch.baddbmm(shift, matrix, images.flatten(2)).clamp_(0, 1).view_as(images)
 
 
 def cut_out(images: Tensor, boxes: Tensor, color: Tensor) -> Tensor:
@@ -131,17 +150,11 @@ def cut_out(images: Tensor, boxes: Tensor, color: Tensor) -> Tensor:
 
 def normalize_images(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] with ImageNet's mean and standard deviation removed."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype)
-    std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype)
+    mean, std = constant(IMAGENET_MEAN, images.device), constant(IMAGENET_STD, images.device)
     return (images - mean[:, None, None]) / std[:, None, None]
 
 
 def restore_colors(images: Tensor) -> Tensor:
     """The inverse of `normalize_images`: normalised images (B, 3, H, W) as colours in [0, 1]."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype)
-    std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype)
+    mean, std = constant(IMAGENET_MEAN, images.device), constant(IMAGENET_STD, images.device)
     return images * std[:, None, None] + mean[:, None, None]
-
-
-def _per_image(factors: Tensor) -> Tensor:
-    return factors[:, None, None, None]

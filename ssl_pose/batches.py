@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_pose.augment import Views, identity_views, render_views, sample_views
+from ssl_pose.augment import Views, identity_views, join_views, render_views, sample_views
 from ssl_pose.config import Config, MethodConfig, ViewConfig
 from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.geometry import flip_points, points_inside, to_heatmap_matrix, transform_points
@@ -139,10 +139,11 @@ def draw_unlabeled(
         weak = _sample("weak", config.views.weak, pool, config, seed, step)
     views = [weak, *(_sample(f"view{k}", config.views.multi, pool, config, seed, step)
                      for k in range(method.num_views))]
+    count, views = len(views), join_views(views)
     return UnlabeledBatch(
-        view_images=torch.cat([_render(pool, canvases, view, config) for view in views]),
-        view_matrix=torch.stack([_cells(view, config) for view in views]),
-        view_flip=torch.stack([view.flip for view in views]),
+        view_images=_render(pool, canvases, views, config),
+        view_matrix=_cells(views, config).unflatten(0, (count, -1)),
+        view_flip=views.flip.unflatten(0, (count, -1)),
         strong=tuple(_draw_strong(path, number, pool, canvases, config, seed, step)
                      for number, path in enumerate(method.strong_paths)),
     )

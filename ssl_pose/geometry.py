@@ -52,10 +52,17 @@ def reflection(flip: Tensor) -> Tensor:
     return _matrix(sign, zero, zero, zero, one, zero)
 
 
-def view_center(size: Size, device: torch.device | str | None = None) -> Tensor:
+@functools.cache
+def constant(values: tuple[float, ...], device: torch.device | str) -> Tensor:
+    """`values` as float32 on `device`, made once and not to be written to: a copy at every step would wait for it."""
+    with torch.inference_mode(False):  # whoever asks first, training may use them later
+        return torch.tensor(values, device=device)
+
+
+def view_center(size: Size, device: torch.device | str = "cpu") -> Tensor:
     """Centre (2,) of a view of `size`, px: the middle between its first and its last pixel centre."""
     height, width = size
-    return torch.tensor([(width - 1) / 2, (height - 1) / 2], device=device)
+    return constant(((width - 1) / 2, (height - 1) / 2), device)
 
 
 def about(matrix: Tensor, center: Tensor) -> Tensor:
@@ -101,12 +108,23 @@ def warp_images(images: Tensor, matrix: Tensor, size: Size, fill: float | Tensor
     """
     if len(images) != len(matrix):
         raise ValueError(f"{len(images)} images need {len(images)} matrices, got {len(matrix)}")
-    images = images.float()
-    grid = _normalised(_source_points(matrix.float(), size), images.shape[-2:])
+    return warp_views(images, matrix[None], size, fill)[0]
+
+
+def warp_views(images: Tensor, matrix: Tensor, size: Size, fill: float | Tensor = 0.0) -> Tensor:
+    """Images (B, C, Hs, Ws) seen through V matrices each (V, B, 3, 3), as float32 (V, B, C, H, W); see `warp_images`.
+
+    The views of an image are sampled as one tall view of it, so that no image is copied V times.
+    """
+    (num_views, batch), (height, width), images = matrix.shape[:2], size, images.float()
+    points = _source_points(matrix.float().transpose(0, 1).flatten(0, 1), size)  # (B * V, H, W, 2)
+    grid = _normalised(points, images.shape[-2:]).reshape(batch, num_views * height, width, 2)
     if isinstance(fill, float) and fill == 0.0:
-        return _sample(images, grid)
-    fill = torch.as_tensor(fill, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
-    return _sample(images - fill, grid) + fill  # zero padding of the difference is padding by `fill`
+        views = _sample(images, grid)
+    else:
+        fill = torch.as_tensor(fill, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
+        views = _sample(images - fill, grid).add_(fill)  # zero padding of the difference is padding by `fill`
+    return views.unflatten(2, (num_views, height)).permute(2, 0, 1, 3, 4)
 
 
 def warp_heatmaps(heatmaps: Tensor, matrix: Tensor, size: Size, flip: Tensor) -> Tensor:
@@ -171,7 +189,7 @@ def _source_points(matrix: Tensor, size: Size) -> Tensor:
 def _normalised(points: Tensor, size: Size) -> Tensor:
     """Points (..., 2) px in grid_sample's square [-1, 1], whose edges are those of `size`'s pixel area."""
     height, width = size
-    scale = points.new_tensor([2 / width, 2 / height])
+    scale = constant((2 / width, 2 / height), points.device)
     return torch.addcmul(scale / 2 - 1, points, scale)
 
 

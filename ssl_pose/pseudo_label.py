@@ -82,12 +82,17 @@ def estimate_uncertainty(heatmaps: Tensor, valid: Tensor) -> Tensor:
     The population's standard deviation, over the views in which the cell is valid. Cells that fewer than two
     views saw say nothing of agreement and are left out; a joint without any other cell is +inf.
     """
+    valid = valid.to(heatmaps.dtype)
     count = valid.sum(0)  # (B, 1, h, w)
-    mean = (heatmaps * valid).sum(0) / count.clamp(min=1)
-    variance = ((heatmaps - mean).square() * valid).sum(0) / count.clamp(min=1)
-    known = (count >= 2).expand_as(variance)
-    deviation = torch.where(known, variance.sqrt(), -torch.inf).amax(dim=(2, 3))
-    return torch.where(deviation.isneginf(), torch.inf, deviation)
+    share = 1 / count.clamp(min=1)
+    mean, variance = torch.zeros_like(heatmaps[0]), torch.zeros_like(heatmaps[0])
+    for view, seen in zip(heatmaps, valid, strict=True):  # view by view: sums of all would not fit a CPU's cache
+        mean.addcmul_(view, seen)
+    mean *= share
+    for view, seen in zip(heatmaps, valid, strict=True):
+        variance.addcmul_((view - mean).square_(), seen)
+    highest = (variance * share).masked_fill_(count < 2, -1.0).amax(dim=(2, 3))
+    return torch.where(highest < 0, torch.inf, highest.clamp(min=0).sqrt())
 
 
 def threshold_and_refine(
@@ -117,7 +122,9 @@ def denoise(
         valid = torch.ones_like(valid)
     combined = ensemble_heatmaps(aligned, valid, method.ensemble)
     keypoints, confidence = argmax_keypoints(combined)
-    uncertainty = estimate_uncertainty(aligned, valid)
+    uncertainty = torch.full_like(confidence, torch.inf)
+    if method.selection in ("cross", "literal") or method.label_weight == "certainty":  # else nobody asks
+        uncertainty = estimate_uncertainty(aligned, valid)
     heatmaps, weight = shape_target(combined, method, heatmap_sigma)
     weight = weight * weigh_joints(confidence, uncertainty, method.label_weight)
     if method.uncertainty_guard:

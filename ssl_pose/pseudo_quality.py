@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssl_pose.augment import Views, render_views, sample_views
+from ssl_pose.augment import Views, join_views, render_views, sample_views
 from ssl_pose.batches import Pool, open_pool
 from ssl_pose.coco import DataError
 from ssl_pose.config import ArmConfig, Config
@@ -160,7 +160,7 @@ def view_heatmaps(
     size, stride = config.data.input_size, config.model.heatmap_stride
     views = [Views(*(getattr(view, f.name).to(pool.device) for f in fields(view))) for view in views]
     canvases = pool.gather(torch.from_numpy(rows).to(pool.device))
-    images = torch.cat([render_views(canvases, view, pool.to_reference, size, pool.mean_color) for view in views])
+    images = render_views(canvases, join_views(views), pool.to_reference, size, pool.mean_color)
     if config.training.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     heatmaps = predict_heatmaps(network, images, config.training.precision).unflatten(0, (len(views), len(rows)))
