@@ -21,6 +21,7 @@ import numpy as np
 
 from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run
+from ssl_pose.lifeline import end_with_parent
 from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import fitting_jobs
 from ssl_pose.splits import arm_labels, read_split
@@ -100,7 +101,7 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Cell]:
     The first failure is raised after the cells that are under way have ended.
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of a process that runs torch
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
         waiting = [pool.submit(_run_here, cell) for cell in cells]
         try:
             for done in as_completed(waiting):

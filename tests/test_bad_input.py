@@ -24,14 +24,16 @@ from pyarrow import parquet
 from ssl_pose import notebook as runner
 from ssl_pose.__main__ import describe_error, main
 from ssl_pose.config import ModelConfig, load_config
-from ssl_pose.crops import load_crops, pack_crops
+from ssl_pose.crops import load_crops
 from ssl_pose.model import build_model, load_networks, save_networks
 from ssl_pose.notebook import run_notebook
+from ssl_pose.persons import load_detections
 from ssl_pose.predictions import read_predictions
 from ssl_pose.results import load_examples, load_logs, read_json
 from ssl_pose.splits import read_split
 from tests.conftest import person
 from tests.fake_crops import make_crops
+from tests.packed import pack
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = (ROOT / "profiles" / "smoke" / "params.yaml").read_text()
@@ -67,9 +69,26 @@ def coco(change: Callable[[dict], Any], photo: bytes | None = None) -> Act:
         (folder / "train2017" / "1.png").write_bytes(image() if photo is None else photo)
         content = data if isinstance(data, bytes) else json.dumps(data).encode()
         (folder / "annotations" / "person_keypoints_train2017.json").write_bytes(content)
-        pack_crops(folder, "train2017", folder / "crops", (64, 48), 1.5, 1.25)
+        pack(folder, folder / "crops")
 
     return act
+
+
+def detections(content: bytes | None, photos: str = "train2017") -> Act:
+    """Reading a detector's boxes for the photos of that directory."""
+
+    def act(folder: Path) -> None:
+        coco(lambda data: None)(folder)
+        if content is not None:
+            (folder / "boxes.json").write_bytes(content)
+        load_detections(folder, photos, folder / "boxes.json", 0.5)
+
+    return act
+
+
+def detection(**fields: Any) -> Act:
+    good = {"image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 30], "score": 0.9}
+    return detections(json.dumps([good | fields]).encode())
 
 
 def annotation(**fields: Any) -> Act:
@@ -267,6 +286,20 @@ CORPUS: dict[str, tuple[Act, str]] = {
     "box: outside": (annotation(bbox=[100, 5, 9, 9]), "lies outside its photo of 80 x 48 px"),
     "box: infinite": (annotation(bbox=[0, 0, float("inf"), 9]), "bbox holds a number that is not finite"),
     "box: truth": (annotation(bbox=[True, 0, 9, 9]), "bbox must be 4 numbers"),
+    # detected boxes
+    "detections: missing": (detections(None), "no detections file"),
+    "detections: empty": (detections(b""), "is no complete JSON"),
+    "detections: an empty list": (detections(b"[]"), "holds no detections; expected a JSON list"),
+    "detections: a mapping": (detections(b'{"annotations": []}'), "holds no detections; expected a JSON list"),
+    "detections: other photos": (detection(image_id=7), "image_id 7 is no photo of train2017"),
+    "detections: unknown split": (detections(b'[{"image_id": 1, "category_id": 1, "score": 1}]', "test2017"),
+                                  "no list of the photos of test2017"),
+    "detections: no score": (detection(score=None), "entry 0 has no image_id or score"),
+    "detections: NaN score": (detection(score=float("nan")), "entry 0 has no image_id or score"),
+    "detections: low scores": (detection(score=0.1), "no box scores at least 0.5; lower data.detection_score"),
+    "detections: cars": (detection(category_id=3), "no entry has category_id 1"),
+    "detections: corners": (detection(bbox=[5, 5, 3, -2]), "has no area"),
+    "detections: keypoints": (detection(bbox=None), "bbox must be 4 numbers, got None"),
     # photos and their names
     "photo: empty": (photo(b""), NO_PHOTO),
     "photo: text": (photo(b"<svg/>"), NO_PHOTO),
@@ -348,7 +381,8 @@ def test_bad_input_is_one_line_that_names_the_cause(name: str, tmp_path: Path, m
     line = describe_error(caught.value)
     assert message in line
     assert len(line) < 600
-    assert not list(tmp_path.rglob("*.partial"))
+    kept = tmp_path / "crops.partial"  # packing goes on from there, once the photo is right
+    assert set(tmp_path.rglob("*.partial")) <= {kept}
     assert not list(tmp_path.rglob("sprung")), "a pickle was loaded"
 
 
