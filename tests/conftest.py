@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.rendered import render_coco
+
 SPLITS = ("train2017", "val2017")
 
 
@@ -50,3 +52,9 @@ def coco_directory(tmp_path: Path) -> Callable[..., Path]:
         return directory
 
     return write
+
+
+@pytest.fixture(scope="session")
+def rendered_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO directory like the real one, to be left as it is: see tests/rendered.py."""
+    return render_coco(tmp_path_factory.mktemp("rendered") / "coco")
