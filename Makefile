@@ -9,12 +9,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT_USER := $(filter 0,$(shell id -u))
 .DEFAULT_GOAL := help
-.PHONY: help setup repro report test soak lint lab lock clean
+.PHONY: help setup repro report plan bench bench-check test soak lint lab lock clean
 
 help:  ## list these commands
 	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
 	@echo "profiles: default $(notdir $(patsubst %/dvc.yaml,%,$(wildcard profiles/*/dvc.yaml)))"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 11
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 11
 
 setup: $(READY)  ## make .venv from the hashed lock (the other commands do it when needed)
 
@@ -23,6 +23,15 @@ repro: $(READY)  ## bring every table and figure of a profile up to date
 
 report: $(READY)  ## delete tables, figures and report; make them anew from what git holds
 	$(BIN)/python -m ssl_pose report --profile $(PROFILE) --jobs $(JOBS)
+
+plan: $(READY)  ## what a profile will cost: cells, steps, images, hours, GPU memory, disk
+	$(BIN)/python -m ssl_pose plan --profile $(PROFILE) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)")
+
+bench: $(READY)  ## measure speed against the floor and the conventional way; docs/performance.md gets the tables
+	$(BIN)/python -m benchmarks run
+
+bench-check: $(READY)  ## measure again and compare the ratios with those in git
+	$(BIN)/python -m benchmarks check
 
 test: lint  ## lint, then run all tests, a smoke run of the whole pipeline among them
 	$(BIN)/python -m pytest

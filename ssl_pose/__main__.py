@@ -64,6 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
     cells.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
     cells.add_argument("--arm", action="append", default=[], help="only this arm (may be given several times)")
     cells.add_argument("--evaluate-only", action="store_true", help="leave cells that are not trained alone")
+    plan = commands.add_parser("plan", help="what a profile will cost: cells, steps, images, hours, memory, disk")
+    plan.set_defaults(command=print_plan)
+    plan.add_argument("--profile", default="default", help="default, or a folder of profiles/")
+    plan.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
+    plan.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
     worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
     worker.set_defaults(command=run_worker)
     worker.add_argument("folder", type=Path, help="where the job lies")
@@ -113,6 +118,13 @@ def write_source(given: argparse.Namespace) -> None:
     from ssl_pose.pipeline import record_source
 
     record_source(Path(PIPELINE))
+
+
+def print_plan(given: argparse.Namespace) -> None:
+    from ssl_pose.planning import plan
+    from ssl_pose.profiles import open_profile
+
+    print(plan(open_profile(given.profile), data=given.data, jobs=given.jobs))
 
 
 def run_worker(given: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ def describe_run(config_hash: str, data_hash: str, wall_seconds: float) -> dict[
         **describe_code(),
         "config_sha": config_hash,
         "data_sha": data_hash,
-        "versions": {name: _version(name) for name in VERSIONS_OF} | {"python": platform.python_version()},
+        "versions": describe_versions(),
         "hardware": describe_hardware(),
         "wall_seconds": round(wall_seconds, 1),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -38,6 +38,11 @@ def describe_code() -> dict[str, Any]:
     sha = _git("rev-parse", "HEAD") or os.environ.get("SSL_POSE_GIT_SHA", "unknown")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "ssl_pose", "notebooks")
     return {"git_sha": sha, "git_dirty": bool(changed), "code_sha": hash_code()}
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries on which numbers depend."""
+    return {name: _version(name) for name in VERSIONS_OF} | {"python": platform.python_version()}
 
 
 def hash_code() -> str:

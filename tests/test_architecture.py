@@ -26,10 +26,10 @@ files lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
 coco persons photos crops packing splits
 augment strong_paths backbones model batches pseudo_label losses frameworks provenance schedules distributed launching
-training
+training costs
 predictions scoring population peaks pseudo_quality evaluation judging
 results paper statistics matching resampling label_analysis claims tables figures pictures reporting
-workspace profiles projection scheduling notebook pipeline cells __main__
+workspace profiles projection scheduling notebook pipeline cells planning __main__
 """
 WITHOUT_TORCH = """
 config skeleton metrics coco persons photos crops packing splits

@@ -1,0 +1,1 @@
+"""Speed of the suite against the floor of its networks and against the conventional way; run by `make bench`."""

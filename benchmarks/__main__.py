@@ -1,0 +1,52 @@
+"""python -m benchmarks {run,check} [name ...]: measures, prints tables, keeps or compares what it found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import step
+from benchmarks.results import FOLDER, load, store, worsened
+from benchmarks.timing import default_device
+
+TOLERANCE = 0.25  # share by which a ratio may grow: on a machine with other work ratios move by a fifth
+BENCHMARKS: dict[str, Callable] = {"step": step.run}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("command", choices=["run", "check"])
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(BENCHMARKS):
+        parser.error(f"unknown benchmark {min(unknown)!r}; there are: {', '.join(BENCHMARKS)}")
+    torch.set_num_threads(1)
+    names = given.names or list(BENCHMARKS)
+    return measure(names, FOLDER) if given.command == "run" else check(names)
+
+
+def measure(names: list[str], folder: Path) -> int:
+    for name in names:
+        print(f"== {name}", flush=True)
+        store(name, *BENCHMARKS[name](default_device()), folder=folder)
+    return 0
+
+
+def check(names: list[str]) -> int:
+    """Measures once more, into a folder of its own, and names every ratio that has grown."""
+    with tempfile.TemporaryDirectory() as folder:
+        measure(names, Path(folder))
+        grown = [line for name in names
+                 for line in worsened(name, load(name, Path(folder))["ratios"], load(name)["ratios"], TOLERANCE)]
+    for line in grown:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if grown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""How long things take: alternately, so that whatever else the machine does falls on all of them alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+Work = Callable[[], object]
+
+
+def cpu_seconds(device: torch.device) -> float:
+    """A clock for work on `device`: this process's time on the processor, or the wall's once a GPU is done.
+
+    Time on the processor leaves out what other programs take of a busy machine, which ratios must not show.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def time_alternately(works: dict[str, Work], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each of `works`, each called once a round and twice before the first."""
+    for work in works.values():
+        work()
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, work in works.items():
+                started = cpu_seconds(device)
+                work()
+                seconds[name].append(cpu_seconds(device) - started)
+    finally:
+        gc.enable()
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

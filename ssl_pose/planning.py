@@ -1,0 +1,191 @@
+"""[I/O] What a profile will cost before it starts: cells, steps, images, hours, GPU memory and disk.
+
+Operations, activations and parameters are counted; speeds are those that `make bench` measured and kept in
+benchmarks/results/. Where no machine of the profile's kind was measured yet, a stated assumption stands in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_pose.coco import load_persons
+from ssl_pose.config import ArmConfig, Config, ConfigError
+from ssl_pose.costs import ADAM_BYTES, count_activation_bytes, count_flops, count_parameters
+from ssl_pose.frameworks import FRAMEWORKS
+from ssl_pose.model import heatmap_size
+from ssl_pose.persons import training_persons
+from ssl_pose.photos import canvas_size_for
+from ssl_pose.profiles import Profile
+from ssl_pose.scheduling import fitting_jobs
+from ssl_pose.training import NUM_STUDENTS, choose_device, count_passes
+from ssl_pose.workspace import REPOSITORY
+
+MEASURED = REPOSITORY / "benchmarks" / "results"
+ASSUMED_GPU_SPEED = 1.0e14  # operations a second of a current GPU in training, bf16: no GPU was measured yet
+ASSUMED_PACKING = 200.0  # persons a second and process, where `make bench` has not measured it
+
+
+@dataclass(frozen=True)
+class Persons:
+    """How many persons the profile trains and is scored on; `labeled` is an estimate where images are counted."""
+
+    train: int
+    val: int
+    labeled: int
+
+    def pool(self, config: Config) -> int:
+        return self.train - self.labeled if config.splits.exclude_labeled else self.train
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Operations a second of one process in training, and where the number comes from."""
+
+    flops: float
+    source: str
+
+
+def plan(profile: Profile, data: str = "", jobs: int = 0) -> str:
+    """The cost of `profile` as text: a row an arm, then totals. Raises `ConfigError` if the persons are unknown."""
+    config = profile.config
+    persons = find_persons(profile, data)
+    speed = find_speed(config, measured_rows("step"))
+    rows = [arm_row(config, name, persons, speed) for name in config.arms]
+    jobs = jobs or fitting_jobs(config.training.num_threads * config.training.num_processes, config.training.device)
+    table = pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}")
+    lines = [table, "", *summary(config, rows, persons, speed, jobs)]
+    return "\n".join(lines)
+
+
+def measured_rows(benchmark: str) -> list[dict[str, Any]]:
+    """What `make bench` last found; nothing if it never ran."""
+    path = MEASURED / f"{benchmark}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def packing_speed() -> float:
+    """Persons of COCO-sized photos packed in a second by one process."""
+    found = [row["persons/s"] for row in measured_rows("growth") if row.get("persons/s")]
+    return max(found, default=ASSUMED_PACKING)
+
+
+def find_persons(profile: Profile, data: str) -> Persons:
+    """Counts from the packed crops if they are there, else from the renderer's numbers or the COCO directory."""
+    config, counts = profile.config, {}
+    for split in ("train", "val"):
+        manifest = profile.folder / "work" / "crops" / split / "manifest.json"
+        counts[split] = json.loads(manifest.read_text()) if manifest.exists() else None
+    if not all(counts.values()):
+        counts = _persons_to_come(profile, data)
+    limits = {"train": config.data.max_train_persons, "val": config.data.max_val_persons}
+    train, val = (min(counts[split]["num_persons"], limits[split] or math.inf) for split in ("train", "val"))
+    per_unit = counts["train"]["num_persons"] / counts["train"]["num_photos"] if config.splits.unit == "image" else 1
+    return Persons(train, val, min(train, round(config.splits.label_count * per_unit)))
+
+
+def _persons_to_come(profile: Profile, data: str) -> dict[str, dict[str, int]]:
+    config, synthetic = profile.config, profile.config.synthetic
+    if config.data.source == "synthetic":
+        photos = {"train": synthetic.num_train_photos, "val": synthetic.num_val_photos}
+        return {split: {"num_persons": round(count * synthetic.persons_per_photo), "num_photos": count}
+                for split, count in photos.items()}
+    link = profile.folder / "work" / "coco"
+    if not (data or link.exists()):
+        raise ConfigError("the number of persons is not known: say where the photos are with DATA=<COCO directory>")
+    directory = Path(data) if data else link
+    records = {"train": training_persons(directory, config.data), "val": load_persons(directory, "val2017")}
+    return {split: {"num_persons": len(found), "num_photos": len(set(found.image_id.tolist()))}
+            for split, found in records.items()}
+
+
+def find_speed(config: Config, measured: list[dict[str, Any]]) -> Speed:
+    """The median speed among the measured steps that are most like the profile's: device, precision, network."""
+    training, device = config.training, "cpu" if config.training.device == "cpu" else "cuda"
+    if training.device == "auto":
+        device = choose_device("auto").type
+    rows = [row for row in measured if row["device"] == device]
+    if not rows:
+        if device == "cpu":
+            raise ConfigError("no speed of a CPU is known: run `make bench` first")
+        return Speed(ASSUMED_GPU_SPEED * training.num_processes,
+                     f"assumed, {ASSUMED_GPU_SPEED:.0e} operations a second and GPU: none was measured")
+    network = f"{config.model.architecture}-{config.model.width}"
+    size = "x".join(map(str, config.data.input_size))
+    for key, value in (("precision", training.precision), ("network", network), ("input", size)):
+        rows = [row for row in rows if row[key] == value] or rows
+    speed = 1e9 * float(pd.Series([row["GFLOP/s"] for row in rows]).median())
+    source = f"measured, {rows[0]['network']} at {rows[0]['input']} in {rows[0]['precision']} on {device}"
+    return Speed(speed * training.num_processes, source)
+
+
+def arm_row(config: Config, name: str, persons: Persons, speed: Speed) -> dict[str, Any]:
+    """What the cells of one arm cost; hours are those of one cell, burn-in left out."""
+    arm, training = config.arm(name), config.training
+    steps = max(1, round(training.run_steps(persons.pool(config)) * arm.relative_steps))
+    passes = count_passes(arm, training, steps, persons.pool(config))
+    unlabeled = training.unlabeled_batch if FRAMEWORKS[arm.framework].uses_pool else 0
+    flops = count_flops(config.model, config.data.input_size)
+    evaluation = evaluation_passes(config, arm, persons)
+    return {
+        "arm": name, "seeds": len(config.seeds), "steps": steps,
+        "images": steps * (training.labeled_batch + unlabeled), "image passes": passes,
+        "hours": (passes + evaluation) * flops / speed.flops / 3600,
+        "memory GB": memory_bytes(config, arm) / 1e9,
+    }
+
+
+def evaluation_passes(config: Config, arm: ArmConfig, persons: Persons) -> int:
+    """Forward passes of one image in a cell's evaluation: validation persons, and views of the pool's sample."""
+    networks = FRAMEWORKS[arm.framework].num_students + (arm.uses_ema or arm.label_source == "frozen")
+    rules = config.evaluation
+    return networks * ((1 + rules.flip_test) * persons.val + (1 + rules.num_views) * rules.num_pseudo_persons)
+
+
+def memory_bytes(config: Config, arm: ArmConfig) -> int:
+    """Bytes of one process in training: networks, activations, the heatmaps of all views; not the crops."""
+    framework, training, model = FRAMEWORKS[arm.framework], config.training, config.model
+    students = framework.num_students
+    weights = count_parameters(model) * (ADAM_BYTES * students + 4 * students * arm.uses_ema)
+    share = 0.5 if training.precision == "bf16" else 1.0
+    pool = framework.uses_pool * training.unlabeled_batch
+    images = training.labeled_batch + len(arm.strong_paths) * pool
+    activations = share * students * images * count_activation_bytes(model, config.data.input_size)
+    cells = math.prod(heatmap_size(config.data.input_size, model.heatmap_stride))
+    views = (1 + arm.num_views) * pool * (3 * math.prod(config.data.input_size) + 6 * 17 * cells) * 4
+    return round(weights + (activations + views) / training.num_processes)
+
+
+def summary(
+    config: Config, rows: list[dict[str, Any]], persons: Persons, speed: Speed, jobs: int
+) -> list[str]:
+    """The totals as lines."""
+    training, flops = config.training, count_flops(config.model, config.data.input_size)
+    cells = len(rows) * len(config.seeds)
+    burn_in = 3 * NUM_STUDENTS * training.burn_in_steps * training.labeled_batch * flops / speed.flops / 3600
+    hours = len(config.seeds) * (sum(row["hours"] for row in rows) + burn_in)
+    packing = (persons.train + persons.val) / packing_speed() / config.data.num_workers / 3600
+    crop = 3 * math.prod(canvas_size_for(config.data.input_size, config.data.canvas_scale))
+    crops = crop * (persons.train + persons.val)
+    weights = 4 * NUM_STUDENTS * count_parameters(config.model)
+    disk = crops + cells * weights * (1 + 2 * ADAM_BYTES / 4)
+    memory = max(row["memory GB"] for row in rows)
+    return [
+        f"cells        {cells}: {len(rows)} arms x {len(config.seeds)} seeds, and {len(config.seeds)} burn-ins of "
+        f"{burn_in:.2g} h",
+        f"persons      {persons.train:,} to train on, {persons.labeled:,} of them labelled; {persons.val:,} held out",
+        f"steps        {len(config.seeds) * sum(row['steps'] for row in rows):,}; images "
+        f"{len(config.seeds) * sum(row['images'] for row in rows):,}; passes of an image "
+        f"{len(config.seeds) * sum(row['image passes'] for row in rows):,} of {flops / 1e9:.2g} GFLOP",
+        f"speed        {speed.flops / 1e9:,.3g} GFLOP/s a process ({speed.source})",
+        f"hours        {hours:.2g} of one process, {hours / jobs:.2g} with {jobs} side by side; packing {packing:.2g}",
+        f"GPU memory   up to {memory:.2g} GB a process beside its context, and {crops / 1e9:.3g} GB of crops if they "
+        "live there",
+        f"disk         {disk / 1e9:.3g} GB: crops {crops / 1e9:.3g}, weights and resume states "
+        f"{(disk - crops) / 1e9:.3g}",
+    ]

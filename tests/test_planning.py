@@ -1,0 +1,109 @@
+"""What a profile will cost: counted by hand, and stated before anything starts."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_pose import planning
+from ssl_pose.config import Config, ConfigError, ModelConfig
+from ssl_pose.costs import count_activation_bytes, count_flops, count_parameters
+from ssl_pose.model import build_model
+from ssl_pose.planning import Speed, arm_row, find_persons, find_speed, plan
+from ssl_pose.profiles import Profile, open_profile
+
+SPEEDS = (("fp32", "unet-16", 90.0), ("fp32", "unet-16", 110.0), ("bf16", "unet-16", 150.0),
+          ("fp32", "resnet18-256", 40.0))
+MEASURED = [{"device": "cpu", "precision": precision, "network": network, "input": "64x48", "GFLOP/s": speed}
+            for precision, network, speed in SPEEDS]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    config = open_profile("default").config
+    return replace(config, training=replace(config.training, device="cpu"))
+
+
+def test_operations_of_a_resnet_are_those_that_its_layers_add_up_to():
+    """torchvision states 1.814 giga multiply-adds for ResNet-18 at 224x224, 0.513 million of them in `fc`."""
+    config = ModelConfig("resnet18", 256, 4, 2.0, "centre", "none")
+    backbone = (1.814e9 - 0.513e6) * (256 * 192) / (224 * 224)
+    cells = [16 * 12, 32 * 24, 64 * 48]
+    deconvolutions = sum(4 * channels * 256 * size for channels, size in zip((512, 256, 256), cells, strict=True))
+    head = 17 * 256 * cells[-1]
+    assert count_flops(config, (256, 192)) == pytest.approx(2 * (backbone + deconvolutions + head), rel=0.01)
+
+
+def test_activations_are_what_a_real_backward_pass_keeps(config: Config):
+    network, kept = build_model(config.model).train(), []
+    for batch in (2, 4):
+        saved = {}
+
+        def keep(value: torch.Tensor, saved: dict = saved) -> torch.Tensor:
+            saved[value.untyped_storage().data_ptr()] = value
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            network(torch.randn(batch, 3, 64, 48))
+        kept.append(sum(value.untyped_storage().nbytes() for value in saved.values()))
+    assert count_activation_bytes(config.model, (64, 48)) == (kept[1] - kept[0]) / 2
+    assert count_parameters(config.model) == sum(value.numel() for value in network.parameters())
+
+
+def test_the_speed_is_that_of_the_steps_most_like_the_profiles(config: Config):
+    assert find_speed(config, MEASURED).flops == 100e9
+    half = replace(config, training=replace(config.training, precision="bf16"))
+    assert find_speed(half, MEASURED).flops == 150e9
+    large = replace(config, model=replace(config.model, architecture="resnet18", width=256))
+    assert find_speed(large, MEASURED).flops == 40e9
+    gpus = replace(config, training=replace(config.training, device="cuda", num_processes=4))
+    assert find_speed(gpus, MEASURED) == Speed(4 * planning.ASSUMED_GPU_SPEED, find_speed(gpus, []).source)
+    assert "none was measured" in find_speed(gpus, MEASURED).source
+
+
+def test_hours_are_passes_times_operations_over_speed(config: Config):
+    persons = find_persons(Profile(Path("nowhere"), config), "")
+    photos, mean = config.synthetic.num_train_photos, config.synthetic.persons_per_photo
+    assert persons.train == photos * mean
+    assert persons.labeled == config.splits.label_count * mean
+    training = replace(config.training, steps=1000, epochs=0)
+    row = arm_row(replace(config, training=training), "all_labels", persons, Speed(1e12, ""))
+    evaluated = persons.val + (1 + config.evaluation.num_views) * config.evaluation.num_pseudo_persons
+    operations = (3 * 1000 * training.labeled_batch + evaluated) * count_flops(config.model, config.data.input_size)
+    assert row["hours"] == pytest.approx(operations / 1e12 / 3600)
+    assert row["images"] == 1000 * training.labeled_batch
+
+
+def test_packed_crops_are_counted_before_anything_else(config: Config, tmp_path: Path):
+    for split, count in (("train", 120), ("val", 30)):
+        folder = tmp_path / "work" / "crops" / split
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"num_persons": count, "num_photos": count // 2}))
+    persons = find_persons(Profile(tmp_path, config), "")
+    assert (persons.train, persons.val, persons.labeled) == (120, 30, 2 * config.splits.label_count)
+
+
+def test_a_plan_is_a_row_an_arm_and_the_totals(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(planning, "measured_rows", lambda benchmark: MEASURED if benchmark == "step" else [])
+    profile = open_profile("default")
+    text = plan(profile, jobs=2)
+    for arm in profile.config.arms:
+        assert re.search(rf"^ *{arm} ", text, re.MULTILINE)
+    cells = len(profile.config.arms) * len(profile.config.seeds)
+    assert re.search(rf"^cells +{cells}: ", text, re.MULTILINE)
+    hours = re.search(r"^hours +(\S+) of one process, (\S+) with 2", text, re.MULTILINE)
+    total, side_by_side = map(float, hours.groups())
+    assert side_by_side == pytest.approx(total / 2, rel=0.1)
+
+
+def test_photos_that_nobody_named_and_speeds_that_nobody_measured_are_one_line(config: Config, tmp_path: Path):
+    photos = replace(config, data=replace(config.data, source="coco"))
+    with pytest.raises(ConfigError, match="say where the photos are with DATA="):
+        find_persons(Profile(tmp_path, photos), "")
+    with pytest.raises(ConfigError, match="run `make bench` first"):
+        find_speed(config, [])
