@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ssl_pose.augment import identity_views, render_views
 from ssl_pose.batches import Pool, open_pool
-from ssl_pose.config import ArmConfig, Config
+from ssl_pose.config import ArmConfig, Config, ModelConfig
 from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.files import write_bytes
 from ssl_pose.geometry import (
@@ -65,7 +65,8 @@ def predict_keypoints(networks: Networks, crops: CropSet, config: Config) -> lis
     parts = []
     for rows in torch.arange(len(crops), device=pool.device).split(config.evaluation.batch_size):
         images = reference_images(pool, rows, config)
-        heatmaps = [predict_reference(network, images, config) for network in networks]
+        precision, flip_test = config.training.precision, config.evaluation.flip_test
+        heatmaps = [predict_reference(network, images, config.model, precision, flip_test) for network in networks]
         heatmaps += [torch.stack(heatmaps).mean(0)] if len(networks) > 1 else []
         parts.append([decode_to_canvas(maps, pool.to_reference, config) for maps in heatmaps])
     return [_join(number, columns) for number, columns in enumerate(zip(*parts, strict=True))]
@@ -78,19 +79,21 @@ def reference_images(pool: Pool, rows: Tensor, config: Config) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if config.training.channels_last else images
 
 
-def predict_reference(network: nn.Module, images: Tensor, config: Config) -> Tensor:
+def predict_reference(
+    network: nn.Module, images: Tensor, model: ModelConfig, precision: str, flip_test: bool
+) -> Tensor:
     """Heatmaps (B, K, h, w) of images (B, 3, H, W), with `flip_test` averaged with those of their mirror images.
 
     The mirror is undone by its matrix, which is exact in both heatmap alignments; a flip of the array is so in
     one only.
     """
-    heatmaps = predict_heatmaps(network, images, config.training.precision)
-    if not config.evaluation.flip_test:
+    heatmaps = predict_heatmaps(network, images, precision)
+    if not flip_test:
         return heatmaps
     flip = torch.ones(len(images), dtype=torch.bool, device=images.device)
     mirror = about(reflection(flip), view_center(tuple(images.shape[-2:]), images.device))
-    matrix = to_heatmap_matrix(mirror, config.model.heatmap_stride, config.model.heatmap_alignment)
-    mirrored = predict_heatmaps(network, images.flip(-1), config.training.precision)
+    matrix = to_heatmap_matrix(mirror, model.heatmap_stride, model.heatmap_alignment)
+    mirrored = predict_heatmaps(network, images.flip(-1), precision)
     return (heatmaps + warp_heatmaps(mirrored, matrix, tuple(heatmaps.shape[-2:]), flip)) / 2
 
 

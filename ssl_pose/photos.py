@@ -61,7 +61,10 @@ def read_photo(path: Path, size: tuple[int, int]) -> Image.Image:
     return photo
 
 
-def cut_person(photo: Image.Image, crop_matrix: np.ndarray, canvas_size: tuple[int, int]) -> np.ndarray:
+def cut_person(
+    photo: Image.Image, crop_matrix: np.ndarray, canvas_size: tuple[int, int],
+    fill: tuple[int, int, int] = FILL_COLOR,
+) -> np.ndarray:
     """Canvas (Hc, Wc, 3) uint8 of one person: bilinear, with an antialiasing filter where it shrinks."""
     zoom, shift = crop_matrix[0, 0], crop_matrix[:2, 2]
     corners = np.array([(0, 0), photo.size])
@@ -73,11 +76,11 @@ def cut_person(photo: Image.Image, crop_matrix: np.ndarray, canvas_size: tuple[i
     reach = math.ceil(1 / min(zoom, 1.0)) + 1  # of the filter, photo px
     window = np.stack([np.floor(source[0]) - reach, np.ceil(source[1]) + reach]).astype(int)
     inside = np.clip(window, 0, photo.size)
-    padded = Image.new("RGB", tuple((window[1] - window[0]).tolist()), FILL_COLOR)
+    padded = Image.new("RGB", tuple((window[1] - window[0]).tolist()), fill)
     padded.paste(photo.crop(tuple(inside.ravel().tolist())), tuple((inside[0] - window[0]).tolist()))
     part = padded.resize(tuple((high - low).tolist()), Image.Resampling.BILINEAR,
                          box=tuple((source - window[0]).ravel().tolist()))
     canvas = np.empty((*canvas_size, 3), np.uint8)
-    canvas[:] = FILL_COLOR
+    canvas[:] = fill
     canvas[low[1]:high[1], low[0]:high[0]] = part
     return canvas

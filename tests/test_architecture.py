@@ -27,7 +27,8 @@ draws render body clothing backdrop scene synthetic
 coco persons photos crops packing splits
 augment strong_paths backbones model batches pseudo_label losses frameworks provenance schedules distributed launching
 training costs
-predictions scoring population peaks pseudo_quality evaluation judging
+predictions scoring population peaks pseudo_quality evaluation judging suppression inference published
+challenge
 results paper statistics matching resampling label_analysis claims tables figures pictures reporting
 workspace profiles projection scheduling notebook pipeline cells planning __main__
 """
