@@ -35,7 +35,7 @@ def test_a_derived_profile_differs_from_its_base_by_what_it_says_and_is_not_comm
 
 
 def test_the_protocols_are_the_published_ones():
-    counts = {name: open_profile(f"coco_partial_{name}").config for name in ("0.5k", "1k", "5k", "10k")}
+    counts = {name: open_profile(f"coco_partial_{name}").config for name in ("500", "1k", "5k", "10k")}
     assert [config.splits.label_count for config in counts.values()] == [500, 1000, 5000, 10_000]
     lengths = [(config.training.epochs, config.training.milestones) for config in counts.values()]
     assert lengths == [(30, (20, 25))] * 2 + [(100, (70, 90))] * 2

@@ -22,7 +22,7 @@ REDUCED = {
     "training.num_threads": 2, "evaluation.batch_size": 8, "evaluation.num_pseudo_persons": 3,
     "evaluation.num_views": 1, "evaluation.num_examples": 2, "data.num_workers": 1, "data.max_val_persons": 3,
 }
-PROTOCOLS = {"coco_partial_0.5k": 1, "coco_partial_1k": 2, "coco_partial_5k": 3, "coco_partial_10k": 4, "coco_full": 0}
+PROTOCOLS = {"coco_partial_500": 1, "coco_partial_1k": 2, "coco_partial_5k": 3, "coco_partial_10k": 4, "coco_full": 0}
 
 
 # The others differ from coco_partial_1k in label count and length alone, as test_profiles.py proves.
