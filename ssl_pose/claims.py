@@ -45,6 +45,10 @@ READINGS = {  # of Table 1's PCK: the field of metrics.json, and what it counts
     "pck": "arg-max of every joint",
     "pck_above_threshold": "joints under the threshold are wrong",
 }
+OTHER_READINGS = {  # without a verdict: shown beside them
+    "pck_refined": "refined labels of the joints that are kept",
+    "peer_accuracy": "as the field's training scripts count",
+}
 PRIMARY, CHECK = "primary", "check"
 AP_HEADROOM = paper.ALL_LABELS_MAP - paper.SUPERVISED_MAP
 PCK_HEADROOM = 100.0 - paper.TABLE_1["none"]

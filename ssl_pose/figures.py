@@ -163,6 +163,54 @@ def draw_uncertainty(bins: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return _finish(figure, "y")
 
 
+def draw_ablations(table: pd.DataFrame) -> Figure:
+    """A row an arm, by group: its difference from its baseline, points of AP, with a 95 % interval."""
+    heads = table[["group", "baseline"]].drop_duplicates()
+    figure = Figure(figsize=(8.0, 1.1 + 0.36 * max(1, len(table) + len(heads))), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, linewidth=1)
+    ticks, labels, row = [], [], 0
+    for (group, baseline), arms in table.groupby(["group", "baseline"], sort=False):
+        ticks, labels, row = [*ticks, row], [*labels, f"{group}, against {baseline}:"], row + 1
+        for arm in arms.itertuples():
+            if pd.notna(arm.low):
+                axes.plot([arm.low, arm.high], [row, row], color=BLUE, linewidth=2)
+            axes.plot(arm.difference_mean, row, "o", color=BLUE, markersize=6)
+            ticks, labels, row = [*ticks, row], [*labels, arm.title], row + 1
+    axes.set_yticks(ticks, labels, fontsize=8.5)
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text().endswith(":") else "normal")
+    axes.set(xlabel="difference of AP, points", ylim=(row - 0.4, -0.6))
+    return _finish(figure, "x")
+
+
+def draw_costs(costs: pd.DataFrame) -> Figure:
+    """AP over the image passes of training, a numbered point an arm; the legend gives the titles."""
+    figure = Figure(figsize=(8.0, 3.6 + 0.14 * len(costs)), layout="constrained")
+    axes = figure.subplots()
+    for place, arm in enumerate(costs.itertuples()):
+        axes.plot(arm.passes, arm.AP, MARKERS[place % 10], color=PALETTE[place % 10], markersize=7,
+                  label=f"{place + 1} {arm.title}")
+        axes.annotate(str(place + 1), (arm.passes, arm.AP), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="training of one run, million image passes (a backward pass counts two)", ylabel="AP, %")
+    _shared_legend(figure)
+    return _finish(figure, "both")
+
+
+def draw_reliability(bins: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Share of right joints over the height of their peaks, in bins of equally many; a line an arm."""
+    figure = Figure(figsize=(6.8, 5.0), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 100], "--", color=GREY, label="confidence is the share that is right")
+    for place, arm in enumerate(titles):
+        line = bins[bins.arm == arm].groupby("bin")[["confidence", "correct"]].mean()
+        axes.plot(line.confidence, line.correct, color=PALETTE[place % 10], marker=MARKERS[place % 10],
+                  label=titles[arm])
+    axes.set(xlabel="confidence (height of the peak)", ylabel="right within 0.2 torsos, %", xlim=(0, 1), ylim=(0, 100))
+    _shared_legend(figure)
+    return _finish(figure, "both")
+
+
 def draw_statistics(summary: Mapping[str, Mapping]) -> Figure:
     """Labels per joint, height of people and people per photo, from data/summary.json: train bars, val lines."""
     figure = Figure(figsize=(8.4, 4.2), layout="constrained")

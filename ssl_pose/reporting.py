@@ -77,7 +77,8 @@ SECTIONS = (
         "PCK of pseudo-heatmaps against labels hidden from training. The paper does not say how it counts a joint "
         "without a confident peak; both readings stand here. A maximum only raises peaks, so the second reading "
         "favours it by construction.",
-        (("table_1", "PCK@0.2 of pseudo-heatmaps, %, per network that predicts"),),
+        (("table_1", "PCK@0.2 of pseudo-heatmaps, %, per network that predicts"),
+         ("clean_peaks", "How clean: the second peak over the first, and peaks of at least half the first")),
         (("table_1", "PCK of pseudo-heatmaps by ensemble",
           "Two panels, one a reading: PCK for a single view, the average and the maximum, a line an arm"),
          ("figure_1", "Right ankle: one view each, average, maximum (ring: label, cross: peak)",
@@ -110,6 +111,25 @@ SECTIONS = (
         "across).",
         (("figure_2", "The persons shown"),),
         (("figure_2", "Best and worst poses", "Crops of people with predicted and labelled skeletons"),),
+    ),
+    Section(
+        "ablations", "What each choice changes, and what it costs",
+        "Arms beside the arm that they vary: differences of AP, paired by seed, with 95 % t intervals that are not "
+        "adjusted for their number. They explore; no verdict rests on them. “Cost” is what training takes, in passes "
+        "of an image through a network, over the baseline's.",
+        (("ablations", "Every variation, its options, its difference and its cost"),
+         ("costs", "Accuracy and the image passes of training, in millions")),
+        (("ablations", "Differences from the baseline", "A row an arm: difference of AP with its interval, by group"),
+         ("costs", "Accuracy against compute", "AP over the image passes of training, a numbered point an arm")),
+    ),
+    Section(
+        "readings", "The same networks, read in other ways",
+        "Other decoders, with and without flip test; large and small people; joint by joint. “Oracle” decodes the "
+        "true heatmaps: what it falls short of 100 is lost by encoding and decoding alone.",
+        (("decoding", "AP by decoder"), ("sizes", "AP by OKS threshold and size, and recall"),
+         ("per_joint", "PCK@0.2 of each joint, %")),
+        (("reliability", "Is a confident joint a right one?",
+          "Share of right joints over the height of their peaks, a line an arm"),),
     ),
     Section(
         "data", "The people",

@@ -22,8 +22,8 @@ RECALLS = np.linspace(0.0, 1.0, 101)  # at which COCO reads precision; their rou
 def weighted_ap(matches: Matches, weights: NDArray) -> NDArray[np.float64]:
     """AP (B,) in percent, each photo counted as often as `weights` (B, I) says; NaN where nobody is left.
 
-    With all weights 1 it is, to the last digit, COCOeval's AP over all areas: precision, made to fall, at the first prediction
-    that reaches each recall.
+    With all weights 1 it is, to the last digit, COCOeval's AP over all areas: precision, made to fall, at the
+    first prediction that reaches each recall.
     """
     counts = weights[:, matches.photo].astype(np.float64)  # (B, D)
     total = (weights @ matches.people).astype(np.float64)[:, None]

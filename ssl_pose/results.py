@@ -71,12 +71,13 @@ def load_networks(results: Path, config: Config, arms: Iterable[str] | None = No
 
 
 def load_pseudo_quality(results: Path, config: Config, arms: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a (run, mode): pck, pck_above_threshold, kept and mean_confidence of its pseudo-heatmaps."""
+    """One row a (run, mode): the readings of the PCK of its pseudo-heatmaps, and how high and clean their peaks are."""
     rows = []
     for arm, seed in grid(config, arms):
         pseudo = read_json(run_file(results, arm, seed, "metrics.json")).get("pseudo") or {}
         rows += [{"arm": arm, "seed": seed, "mode": mode} | pseudo[mode] for mode in MODES if mode in pseudo]
-    columns = ["arm", "seed", "mode", "pck", "pck_above_threshold", "kept", "mean_confidence"]
+    columns = ["arm", "seed", "mode", "pck", "pck_above_threshold", "pck_refined", "peer_accuracy", "kept",
+               "mean_confidence", "second_peak", "num_peaks"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -13,6 +13,7 @@ from ssl_pose.config import ArmConfig, Config, load_config
 from ssl_pose.metrics import oks
 from ssl_pose.predictions import Predictions, quantize, write_predictions
 from ssl_pose.results import MODES, run_directory
+from ssl_pose.skeleton import KEYPOINT_NAMES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 AP = {  # of seed 0, percent; each further seed adds one point to all arms alike, and noise to each
@@ -78,9 +79,17 @@ def fake_metrics(arm: str, seed: int, config: Config, labels: pd.DataFrame, gene
     pseudo, selection = fake_quality(labels, tau), fake_selection(labels, tau, margin)
     score = AP[arm] + seed + float(generator.normal(0, 0.2))
     single = config.arm(arm).framework in ("supervised", "consistency")
-    networks = {"0": {"AP": score}} if single else {str(n): {"AP": score + (n == 2)} for n in range(3)}
-    return {"arm": arm, "seed": seed, "networks": networks, "AP": score, "AR": score + 5, "pck": score + 10,
+    networks = {str(n): fake_network(score + (n == 2)) for n in range(1 if single else 3)}
+    decoding = {decoder: {"oracle": 99.0, "plain": score - place, "flip": score - place + 1}
+                for place, decoder in enumerate(("dark", "quarter", "argmax"))}
+    return {"decoding": decoding, "arm": arm, "seed": seed, "networks": networks, "AP": score, "AR": score + 5, "pck": score + 10,
             "AP_ensemble": None if single else score + 1, "pseudo": pseudo, "selection": selection}
+
+
+def fake_network(score: float) -> dict:
+    """The scores of one network; there is no large person."""
+    return {"AP": score, "AP50": score + 20, "AP75": score - 10, "APM": score, "APL": None, "AR": score + 5,
+            "pck_per_joint": {name: score + place for place, name in enumerate(KEYPOINT_NAMES)}}
 
 
 def fake_quality(labels: pd.DataFrame, threshold: float) -> dict[str, dict[str, float]]:
@@ -95,6 +104,7 @@ def fake_quality(labels: pd.DataFrame, threshold: float) -> dict[str, dict[str, 
         both = [right and high for right, high in zip(correct, kept, strict=True)]
         shares = {"pck": correct, "pck_above_threshold": both, "kept": kept}
         quality[mode] = {name: 100 * sum(hits) / len(hits) for name, hits in shares.items()}
+        quality[mode] |= {"pck_refined": 50.0, "peer_accuracy": 40.0, "second_peak": 0.2, "num_peaks": 1.1}
         quality[mode]["mean_confidence"] = float(labels[f"confidence_{mode}"].astype(float).mean())
     return quality
 
@@ -143,7 +153,7 @@ def fake_record(arm: str, seed: int) -> dict:
         "arm": arm, "seed": seed, "git_sha": "0123456789abcdef", "git_dirty": False, "code_sha": "c" * 16,
         "config_sha": "d" * 16, "data_sha": "e" * 64, "versions": {"torch": "2.9.1", "python": "3.11.9"},
         "hardware": {"cpu": "a processor", "cores": 2, "threads": 1, "gpu": None},
-        "wall_seconds": 61.5, "peak_memory_mib": 900, "steps": 300,
+        "wall_seconds": 61.5, "peak_memory_mib": 900, "steps": 300, "image_passes": 1000 * len(arm),
     }
 
 

@@ -29,12 +29,13 @@ augment strong_paths backbones model batches pseudo_label losses frameworks prov
 training costs
 predictions scoring population peaks pseudo_quality evaluation judging suppression inference published
 challenge
-results paper statistics matching resampling label_analysis claims tables figures pictures reporting
+results paper statistics matching resampling label_analysis readings ablations
+claims tables figures pictures reporting
 workspace profiles projection scheduling notebook pipeline cells planning __main__
 """
 WITHOUT_TORCH = """
 config skeleton metrics coco persons photos crops packing splits
-results paper statistics matching resampling label_analysis
+results paper statistics matching resampling label_analysis readings ablations
 claims tables figures pictures reporting
 workspace profiles projection notebook scheduling pipeline
 """

@@ -1,0 +1,69 @@
+"""Ablations: arms beside the arm that they vary, by group, with what differs, what it changes and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ssl_pose import statistics
+from ssl_pose.config import ArmConfig, Config
+
+
+def ablation_groups(config: Config) -> dict[str, list[str]]:
+    """Group: its arms, in the order of the grid."""
+    groups: dict[str, list[str]] = {}
+    for name, arm in config.arms.items():
+        if arm.group:
+            groups.setdefault(arm.group, []).append(name)
+    return groups
+
+
+def ablation_table(scores: pd.DataFrame, provenance: pd.DataFrame, config: Config, measure: str = "AP") -> pd.DataFrame:
+    """A row an arm of a group: scores, its paired difference from its baseline with a 95 % t interval, its cost.
+
+    `scores` and `provenance` are those of `results.load_scores` and `load_provenance`. `cost` is the run's
+    training, in passes of an image through a network, over the baseline's. Intervals are not adjusted for their
+    number: these are explorations, and no verdict rests on them.
+    """
+    wide = {name: scores.pivot(index="seed", columns="arm", values=name) for name in ("AP", "PCK")}
+    passes = provenance.groupby("arm").image_passes.mean()
+    rows = []
+    for group, arms in ablation_groups(config).items():
+        for arm in arms:
+            baseline = config.arm(arm).baseline
+            differences = (wide[measure][arm] - wide[measure][baseline]).tolist()
+            low, high = statistics.paired_interval(differences) or (None, None)
+            row = {"group": group, "arm": arm, "title": config.arm(arm).title,
+                   "baseline": config.arm(baseline).title,
+                   "what differs": describe_difference(config.arm(arm), config.arm(baseline))}
+            for name in ("AP", "PCK"):
+                row |= dict(zip((f"{name}_mean", f"{name}_std"), statistics.mean_and_std(wide[name][arm]), strict=True))
+            mean, std = statistics.mean_and_std(differences)
+            row |= {"difference_mean": mean, "difference_std": std, "low": low, "high": high,
+                    "cost": passes[arm] / passes[baseline], "seeds": len(differences)}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+COLUMNS = ["group", "arm", "title", "baseline", "what differs", "AP_mean", "AP_std", "PCK_mean", "PCK_std",
+           "difference_mean", "difference_std", "low", "high", "cost", "seeds"]
+
+
+def describe_difference(arm: ArmConfig, baseline: ArmConfig) -> str:
+    """The options in which two arms differ, as `option: baseline's -> arm's`."""
+    pairs = [(name, baseline.method[name], value) for name, value in arm.method.items()]
+    return "; ".join(f"{name}: {_short(old)} -> {_short(new)}" for name, old, new in pairs if old != new)
+
+
+def cost_table(scores: pd.DataFrame, provenance: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm: mean AP and PCK, and millions of image passes that training one run takes; the cheapest first."""
+    means = scores.groupby("arm", sort=False).agg(title=("title", "first"), AP=("AP", "mean"), PCK=("PCK", "mean"))
+    means["passes"] = provenance.groupby("arm").image_passes.mean() / 1e6
+    return means.sort_values("passes", kind="stable").reset_index()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " + ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

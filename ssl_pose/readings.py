@@ -1,0 +1,78 @@
+"""The same runs read in other ways: other decoders, sizes of people, single joints, and how honest confidences are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ssl_pose.config import Config
+from ssl_pose.matching import persons_of
+from ssl_pose.metrics import correct_keypoints
+from ssl_pose.predictions import dequantize, read_predictions
+from ssl_pose.results import grid, load_persons, read_json, run_file
+from ssl_pose.scoring import HEADLINE_THRESHOLD
+
+NUM_BINS = 10
+
+
+def load_decoding(results: Path, config: Config, arms: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a (run, decoder): AP without flip test (`plain`), with it (`flip`), and of the true heatmaps."""
+    rows = []
+    for arm, seed in grid(config, arms):
+        metrics = read_json(run_file(results, arm, seed, "metrics.json"))
+        rows += [{"arm": arm, "seed": seed, "decoder": decoder} | scores
+                 for decoder, scores in metrics["decoding"].items()]
+    return pd.DataFrame(rows)
+
+
+def load_reported(
+    results: Path, config: Config, names: Iterable[str], arms: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """One row a run: the scores `names`, such as APM, as means over its reported networks; None where undefined."""
+    rows = []
+    for arm, seed in grid(config, arms):
+        networks = read_json(run_file(results, arm, seed, "metrics.json"))["networks"]
+        reported = [networks[str(number)] for number in config.arm(arm).reported_networks]
+        values = {name: [scores[name] for scores in reported] for name in names}
+        rows.append({"arm": arm, "seed": seed} | {name: _mean(found) for name, found in values.items()})
+    return pd.DataFrame(rows)
+
+
+def load_per_joint(results: Path, config: Config, arms: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a (run, joint): PCK of its reported networks."""
+    rows = []
+    for arm, seed in grid(config, arms):
+        networks = read_json(run_file(results, arm, seed, "metrics.json"))["networks"]
+        reported = [networks[str(number)]["pck_per_joint"] for number in config.arm(arm).reported_networks]
+        rows += [{"arm": arm, "seed": seed, "joint": joint, "PCK": _mean([scores[joint] for scores in reported])}
+                 for joint in reported[0]]
+    return pd.DataFrame(rows)
+
+
+def load_reliability(results: Path, config: Config, arms: Iterable[str]) -> pd.DataFrame:
+    """One row a (run, bin): annotated joints in bins of equally many by confidence; how high, and how often right.
+
+    `confidence` is the mean height of the peaks, `correct` the share within the PCK's threshold, in percent.
+    """
+    table = load_persons(results)
+    persons, length = persons_of(table), table.reference_length.to_numpy()
+    annotated, frames = persons.visibility > 0, []
+    for arm, seed in grid(config, arms):
+        predictions = read_predictions(run_file(results, arm, seed, "predictions.parquet"))
+        reported = [predictions[number] for number in config.arm(arm).reported_networks]
+        right = [correct_keypoints(dequantize(part.keypoints), persons.keypoints, persons.visibility, length,
+                                   HEADLINE_THRESHOLD)[annotated] for part in reported]
+        joints = pd.DataFrame({"confidence": np.concatenate([part.confidence[annotated] for part in reported]),
+                               "correct": 100.0 * np.concatenate(right)}).astype(float)
+        rank = joints.confidence.rank(method="first", pct=True)
+        bins = joints.groupby(np.ceil(rank * NUM_BINS).astype(int)).mean().rename_axis("bin").reset_index()
+        frames.append(bins.assign(arm=arm, seed=seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
