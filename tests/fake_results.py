@@ -82,8 +82,9 @@ def fake_metrics(arm: str, seed: int, config: Config, labels: pd.DataFrame, gene
     networks = {str(n): fake_network(score + (n == 2)) for n in range(1 if single else 3)}
     decoding = {decoder: {"oracle": 99.0, "plain": score - place, "flip": score - place + 1}
                 for place, decoder in enumerate(("dark", "quarter", "argmax"))}
-    return {"decoding": decoding, "arm": arm, "seed": seed, "networks": networks, "AP": score, "AR": score + 5, "pck": score + 10,
-            "AP_ensemble": None if single else score + 1, "pseudo": pseudo, "selection": selection}
+    return {"arm": arm, "seed": seed, "networks": networks, "AP": score, "AR": score + 5, "pck": score + 10,
+            "AP_ensemble": None if single else score + 1, "decoding": decoding, "pseudo": pseudo,
+            "selection": selection}
 
 
 def fake_network(score: float) -> dict:
