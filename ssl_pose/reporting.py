@@ -9,6 +9,7 @@ list of sections below is the only list of what the page shows; a table or figur
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from ssl_pose import paper
+from ssl_pose import paper, statistics
 from ssl_pose.claims import read_ledger
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
 from ssl_pose.results import MODES, ResultsError, load_provenance
-from ssl_pose.tables import readable, to_markdown, version_table
+from ssl_pose.tables import effort_table, readable, to_markdown, version_table
 
+VERDICT_STYLES = {statistics.REPRODUCED: "good", statistics.SMALLER: "good", statistics.REVERSED: "bad",
+                  statistics.ABSENT: "bad", statistics.UNDECIDED: "open"}
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -36,6 +39,7 @@ class Section:
     text: str
     tables: tuple[tuple[str, str], ...] = ()  # (name of the CSV, caption)
     figures: tuple[tuple[str, str, str], ...] = ()  # (name of the PNG, caption, text in place of the picture)
+    notebook: str = "90_report"  # which made them
 
 
 SECTIONS = (
@@ -71,6 +75,7 @@ SECTIONS = (
         (("table_2", "Frameworks with and without threshold-and-refine"),
          ("table_2_paired", "Paired differences, points of AP, with 95 % intervals")),
         (("table_2", "Ours beside the paper's", "AP of four arms per seed, beside the paper's four mAP values"),),
+        notebook="60_teacher_or_dual",
     ),
     Section(
         "table_1", "Average or maximum of the views? (Table 1, Figure 1)",
@@ -83,6 +88,7 @@ SECTIONS = (
           "Two panels, one a reading: PCK for a single view, the average and the maximum, a line an arm"),
          ("figure_1", "Right ankle: one view each, average, maximum (ring: label, cross: peak)",
           "Crops of people with the heatmap of the right ankle laid over them, per view and per ensemble")),
+        notebook="62_average_or_maximum",
     ),
     Section(
         "threshold", "What threshold-and-refine keeps, drops and gains",
@@ -94,6 +100,7 @@ SECTIONS = (
           "Curves of the share of correct joints over the share of joints kept, per arm and ensemble"),
          ("peaks", "Peak height and share kept along training",
           "Two panels over training steps: mean peak of pseudo-heatmaps, share of joints kept")),
+        notebook="64_threshold_and_refine",
     ),
     Section(
         "selection", "Does uncertainty choose the better student?",
@@ -104,6 +111,7 @@ SECTIONS = (
           "Two panels over the margin: how often students keep their own map, PCK of chosen and rejected maps"),
          ("uncertainty", "Wrong peaks against uncertainty",
           "Share of wrong peaks over mean uncertainty in bins of equally many joints, a line an arm")),
+        notebook="66_selection",
     ),
     Section(
         "figure_2", "Poses on held-out images (Figure 2)",
@@ -111,6 +119,7 @@ SECTIONS = (
         "across).",
         (("figure_2", "The persons shown"),),
         (("figure_2", "Best and worst poses", "Crops of people with predicted and labelled skeletons"),),
+        notebook="70_qualitative",
     ),
     Section(
         "ablations", "What each choice changes, and what it costs",
@@ -137,6 +146,7 @@ SECTIONS = (
         figures=(("data_samples", "Person crops with their labels", "A grid of person crops with labelled poses"),
                  ("data_statistics", "Labels of each joint, height of people, and people per photo",
                   "Bars for the share of seen, hidden and missing labels per joint, and two histograms")),
+        notebook="12_data_figures",
     ),
     Section(
         "provenance", "Where the numbers come from",
@@ -153,12 +163,23 @@ def render_report(config: Config, results: Path, folders: Sequence[Path]) -> str
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     ledger = read_ledger(find_file(folders, "claims.json"))
     provenance = load_provenance(results, config)
+    notebooks = os.path.relpath(Path(results) / "notebooks", folders[0])  # from where the page will lie
     return environment.get_template("report.html.j2").render(
         profile=config.profile, seeds=config.seeds, arms=[arm.title for arm in config.arms.values()],
         source=config.data.source, size=config.data.input_size, label_count=config.splits.label_count,
-        unit=config.splits.unit, verdicts=verdict_counts(ledger), versions=_page_table(version_table(provenance)),
+        unit=config.splits.unit, verdicts=verdict_counts(ledger), verdict_styles=VERDICT_STYLES,
+        effort=_page_table(effort_table(provenance)), versions=_page_table(version_table(provenance)),
+        collapsed=collapsed_runs(provenance), notebooks=notebooks,
         sections=[_page_section(section, folders) for section in SECTIONS],
     )
+
+
+def collapsed_runs(provenance: pd.DataFrame) -> list[str]:
+    """A line for each run whose networks ended as background; runs of older records are not judged."""
+    if "collapse" not in provenance:
+        return []
+    told = provenance[provenance.collapse.fillna("") != ""]
+    return [f"{run.arm}, seed {run.seed}: {run.collapse}" for run in told.itertuples()]
 
 
 def find_file(folders: Sequence[Path], name: str) -> Path:
@@ -227,7 +248,7 @@ def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:
         for name, caption, alt in section.figures
     ]
     return {"key": section.key, "title": section.title, "text": section.text, "tables": tables,
-            "figures": figures}
+            "figures": figures, "notebook": section.notebook}
 
 
 def _page_table(frame: pd.DataFrame) -> dict[str, Any]:

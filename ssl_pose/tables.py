@@ -117,6 +117,22 @@ def provenance_table(provenance: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def effort_table(provenance: pd.DataFrame) -> pd.DataFrame:
+    """What the runs took, a row a kind of machine: runs, commits, hours of training, hours of cores or GPUs, memory."""
+    machine = provenance["hardware.gpu"].fillna(provenance["hardware.cpu"])
+    rows = []
+    for name, runs in provenance.groupby(machine, sort=False):
+        hours, on_gpu = runs.wall_seconds / 3600, runs["hardware.gpu"].notna().all()
+        held = hours * (1 if on_gpu else runs["hardware.threads"])
+        rows.append({
+            "machine": name, "runs": len(runs), "commits": ", ".join(sorted(runs.git_sha.str.slice(0, 8).unique())),
+            "edited since": int(runs.git_dirty.sum()), "hours of training": hours.sum(),
+            "hours of GPUs" if on_gpu else "hours of cores": held.sum(),
+            "peak MiB": int(runs.peak_memory_mib.max()),
+        })
+    return pd.DataFrame(rows)
+
+
 def version_table(provenance: pd.DataFrame) -> pd.DataFrame:
     """The versions of the software that made the runs; more than one value where runs differ."""
     columns = [column for column in provenance if column.startswith("versions.")]
