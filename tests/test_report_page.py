@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ssl_pose.claims import build_ledger, write_ledger
 from ssl_pose.config import load_config
 from ssl_pose.reporting import SECTIONS, render_report
 from tests.browser import DESK, PHONE, address_of, needs_browser, opened
@@ -18,7 +17,8 @@ LUMINANCE = """element => {
   const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(part => linear(part / 255));
                             return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const behind = node => { const colour = getComputedStyle(node).backgroundColor;
-                           return colour.endsWith(', 0)') && node.parentElement ? behind(node.parentElement) : colour; };
+                           const clear = colour.endsWith(', 0)') && node.parentElement;
+                           return clear ? behind(node.parentElement) : colour; };
   return [light(getComputedStyle(element).color), light(behind(element))];
 }"""
 
@@ -67,7 +67,8 @@ def test_every_link_leads_somewhere(page_file):
 def test_it_prints_whole(page_file, tmp_path):
     with opened(address_of(page_file)) as watched:
         watched.page.emulate_media(media="print")
-        sizes = watched.page.locator("table, img").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+        boxes = watched.page.locator("table, img")
+        sizes = boxes.evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
         assert watched.page.pdf(format="A4").startswith(b"%PDF")
         assert max(sizes) <= DESK["width"]
         assert not watched.page.locator("nav").is_visible()
