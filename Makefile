@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT_USER := $(filter 0,$(shell id -u))
 .DEFAULT_GOAL := help
-.PHONY: help setup repro report plan bench bench-check test soak lint lab lock clean
+.PHONY: help setup coco repro report plan bench bench-check test soak lint lab lock clean
 
 help:  ## list these commands
 	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
@@ -23,6 +23,9 @@ repro: $(READY)  ## bring every table and figure of a profile up to date
 
 report: $(READY)  ## delete tables, figures and report; make them anew from what git holds
 	$(BIN)/python -m ssl_pose report --profile $(PROFILE) --jobs $(JOBS)
+
+coco: $(READY)  ## download COCO 2017 to DATA, or complete what is there (UNLABELED=1: unlabeled2017 too)
+	$(BIN)/python -m ssl_pose coco "$(DATA)" $(if $(UNLABELED),--unlabeled)
 
 plan: $(READY)  ## what a profile will cost: cells, steps, images, hours, GPU memory, disk
 	$(BIN)/python -m ssl_pose plan --profile $(PROFILE) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)")

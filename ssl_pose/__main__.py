@@ -69,10 +69,52 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--profile", default="default", help="default, or a folder of profiles/")
     plan.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
     plan.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
+    add_coco_commands(commands)
     worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
     worker.set_defaults(command=run_worker)
     worker.add_argument("folder", type=Path, help="where the job lies")
     return parser
+
+
+def add_coco_commands(commands: argparse._SubParsersAction) -> None:
+    """Commands beside the pipeline: photos in, networks in and out, poses and scores out."""
+    coco = commands.add_parser("coco", help="download COCO 2017 into a folder, or complete what is there")
+    coco.set_defaults(command=fetch_photos)
+    coco.add_argument("directory", type=Path, help="the COCO directory")
+    coco.add_argument("--unlabeled", action="store_true", help="also unlabeled2017 (20 GB), for COCO-Full")
+    coco.add_argument("--address", default="", help="another server with the same layout")
+    own = commands.add_parser("own-data", help="make a COCO directory of your photos and labels for some of them")
+    own.set_defaults(command=build_own_data)
+    own.add_argument("photos", type=Path, help="folder of photos")
+    own.add_argument("labels", type=Path, help="COCO-style JSON with keypoints of the persons in some of them")
+    own.add_argument("output", type=Path, help="the COCO directory to make")
+    own.add_argument("--boxes", type=Path, help="who is where in the other photos: JSON, boxes by file name")
+    own.add_argument("--val-share", type=float, default=0.2, help="share of labelled photos held back (0.2)")
+    predict = commands.add_parser("predict", help="draw poses on photos")
+    predict.set_defaults(command=predict_photos)
+    predict.add_argument("photos", type=Path, nargs="+", help="photos, or folders of them")
+    predict.add_argument("--boxes", type=Path, help="who is where: JSON, boxes by file name (else: one person a photo)")
+    predict.add_argument("-o", "--output", type=Path, default=Path("poses"), help="folder of the pictures (poses/)")
+    export = commands.add_parser("export", help="write a run's weights and model card to a folder")
+    export.set_defaults(command=export_model)
+    export.add_argument("output", type=Path, help="the folder")
+    predict.add_argument("--model", type=Path, help="exported folder or published checkpoint, instead of a run")
+    for command in (predict, export):
+        command.add_argument("--profile", default="default", help="default, or a folder of profiles/")
+        command.add_argument("--arm", default="full", help="a name under `arms` in params.yaml")
+        command.add_argument("--seed", type=int, default=0, help="the replicate")
+    score = commands.add_parser("score", help="AP of an exported model or a published checkpoint on a COCO directory")
+    score.set_defaults(command=score_model)
+    score.add_argument("model", type=Path, help="exported folder or published checkpoint")
+    score.add_argument("--data", type=Path, required=True, help="COCO directory")
+    score.add_argument("--split", default="val2017")
+    score.add_argument("--boxes", type=Path, help="a detector's boxes, COCO results JSON (else: annotated boxes)")
+    score.add_argument("--min-score", type=float, default=0.0, help="least score of such a box")
+    score.add_argument("--flip", action="store_true", help="average with the mirror image")
+    score.add_argument("--decoder", default="quarter", choices=["argmax", "quarter", "dark"])
+    score.add_argument("--input-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of a published checkpoint")
+    score.add_argument("--batch-size", type=int, default=64)
+    score.add_argument("-o", "--output", type=Path, default=Path("scores"), help="folder of the results JSON (scores/)")
 
 
 def run_repro(given: argparse.Namespace) -> None:
@@ -125,6 +167,50 @@ def print_plan(given: argparse.Namespace) -> None:
     from ssl_pose.profiles import open_profile
 
     print(plan(open_profile(given.profile), data=given.data, jobs=given.jobs))
+
+
+def fetch_photos(given: argparse.Namespace) -> None:
+    import json
+
+    from ssl_pose.coco import SPLITS, UNLABELED
+    from ssl_pose.download import OFFICIAL, count_persons, fetch_coco, official_archives
+
+    splits = (*SPLITS, UNLABELED) if given.unlabeled else SPLITS
+    fetch_coco(given.directory, official_archives(splits), given.address or OFFICIAL)
+    for split, counts in count_persons(given.directory).items():
+        print(f"{split}: {json.dumps(counts)}")
+
+
+def build_own_data(given: argparse.Namespace) -> None:
+    from ssl_pose.own_data import build_directory
+
+    counts = build_directory(given.photos, given.labels, given.output, given.boxes, given.val_share)
+    print(f"{given.output}: " + ", ".join(f"{count} photos in {split}" for split, count in counts.items()))
+
+
+def predict_photos(given: argparse.Namespace) -> None:
+    from ssl_pose.exporting import open_model, open_profile_run
+    from ssl_pose.own_photos import draw_photos
+
+    model = open_model(given.model) if given.model else open_profile_run(given.profile, given.arm, given.seed)
+    for picture in draw_photos(model, given.photos, given.output, given.boxes):
+        print(picture)
+
+
+def export_model(given: argparse.Namespace) -> None:
+    from ssl_pose.exporting import export_run, profile_workspace
+
+    print(export_run(profile_workspace(given.profile), given.arm, given.seed, given.output))
+
+
+def score_model(given: argparse.Namespace) -> None:
+    from ssl_pose.challenge import score_on_directory
+    from ssl_pose.exporting import open_model
+
+    model = open_model(given.model, tuple(given.input_size) if given.input_size else None)
+    table = score_on_directory(model, given.data, given.split, given.boxes, given.min_score, given.decoder, given.flip,
+                               given.batch_size, given.output)
+    print(table.round(1).to_string())
 
 
 def run_worker(given: argparse.Namespace) -> None:

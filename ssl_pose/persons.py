@@ -69,7 +69,8 @@ def load_detections(directory: str | Path, split: str, path: Path, min_score: fl
         raise DataError(f"{path.name}: no box scores at least {min_score}; lower data.detection_score")
     kept = [detections[row] for row in order]
     listed = [images[row["image_id"]] for row in kept]
-    file_name = tuple(f"{split}/{image['file_name']}" for image in listed)
+    folder = "test2017" if split == "test-dev2017" else split  # COCO's test-dev is a part of its test photos
+    file_name = tuple(f"{folder}/{image['file_name']}" for image in listed)
     require_photos(directory, file_name)
     photo_size = np.array([(image["height"], image["width"]) for image in listed])
     boxes = clip_boxes(kept, photo_size, path.name)

@@ -46,7 +46,7 @@ def draw_poses(crops: np.ndarray, true: np.ndarray, predicted: np.ndarray, visib
     for place, panel in enumerate(panels[: len(crops)]):
         _show(panel, crops[place], captions[place])
         _skeleton(panel, true[place], visibility[place] > 0, ["white"] * len(LIMBS), "--")
-        sides = [_side_color(limb) for limb in LIMBS]
+        sides = [side_color(limb) for limb in LIMBS]
         _skeleton(panel, predicted[place], np.ones(NUM_KEYPOINTS, bool), sides, "-")
     return figure
 
@@ -61,7 +61,7 @@ def draw_samples(crops: np.ndarray, keypoints: np.ndarray, visibility: np.ndarra
         panel.set_axis_off()
     for panel, crop, points, seen in zip(panels, crops, keypoints, visibility, strict=False):
         _show(panel, crop, "")
-        _skeleton(panel, points, seen > 0, [_side_color(limb) for limb in LIMBS], "-")
+        _skeleton(panel, points, seen > 0, [side_color(limb) for limb in LIMBS], "-")
         for value, face in ((1, "none"), (2, "white")):
             panel.scatter(*points[seen == value].T, s=10, facecolor=face, edgecolor="white", linewidth=0.7, zorder=3)
     return figure
@@ -102,7 +102,7 @@ def _skeleton(panel: Axes, points: np.ndarray, shown: np.ndarray, colors: Sequen
             panel.plot(*points[[start, end]].T, style, color=color, linewidth=1.6, solid_capstyle="round")
 
 
-def _side_color(limb: tuple[int, int]) -> tuple[float, float, float]:
+def side_color(limb: tuple[int, int]) -> tuple[float, float, float]:
     """COCO's joints from 1 on alternate: left ones are odd, right ones even; across the body is neutral."""
     left = {joint % 2 == 1 for joint in limb if joint > 0}
     return {frozenset({True}): BLUE, frozenset({False}): ORANGE}.get(frozenset(left), GREEN)

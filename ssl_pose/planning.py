@@ -28,6 +28,7 @@ from ssl_pose.workspace import REPOSITORY
 
 MEASURED = REPOSITORY / "benchmarks" / "results"
 ASSUMED_GPU_SPEED = 1.0e14  # operations a second of a current GPU in training, bf16: no GPU was measured yet
+PROTOCOLS = ("coco_partial_", "coco_full")  # profiles of COCO itself, whose persons are known
 ASSUMED_PACKING = 200.0  # persons a second and process, where `make bench` has not measured it
 
 
@@ -86,7 +87,9 @@ def find_persons(profile: Profile, data: str) -> Persons:
     limits = {"train": config.data.max_train_persons, "val": config.data.max_val_persons}
     train, val = (min(counts[split]["num_persons"], limits[split] or math.inf) for split in ("train", "val"))
     per_unit = counts["train"]["num_persons"] / counts["train"]["num_photos"] if config.splits.unit == "image" else 1
-    return Persons(train, val, min(train, round(config.splits.label_count * per_unit)))
+    annotated = counts["train"].get("selection", {}).get("persons", train)
+    labeled = round(config.splits.label_count * per_unit) if config.splits.label_count else annotated
+    return Persons(train, val, min(train, labeled))
 
 
 def _persons_to_come(profile: Profile, data: str) -> dict[str, dict[str, int]]:
@@ -96,12 +99,25 @@ def _persons_to_come(profile: Profile, data: str) -> dict[str, dict[str, int]]:
         return {split: {"num_persons": round(count * synthetic.persons_per_photo), "num_photos": count}
                 for split, count in photos.items()}
     link = profile.folder / "work" / "coco"
+    if not (data or link.exists()) and config.profile.startswith(PROTOCOLS):
+        return coco_counts(config.data.unlabeled_photos)
     if not (data or link.exists()):
         raise ConfigError("the number of persons is not known: say where the photos are with DATA=<COCO directory>")
     directory = Path(data) if data else link
     records = {"train": training_persons(directory, config.data), "val": load_persons(directory, "val2017")}
-    return {split: {"num_persons": len(found), "num_photos": len(set(found.image_id.tolist()))}
-            for split, found in records.items()}
+    return {split: {"num_persons": len(found), "num_photos": len(set(found.image_id.tolist())),
+                    "selection": found.counts} for split, found in records.items()}
+
+
+def coco_counts(unlabeled_photos: bool) -> dict[str, dict[str, Any]]:
+    """COCO's own persons by the standard selection, for plans made before there are photos.
+
+    149,813 and 6,352 are what SimpleBaseline's and its successors' code loads; the photos with such a person are
+    about as many as stated, and the detections in unlabeled2017 about those of a published configuration.
+    """
+    detected = 161_534 if unlabeled_photos else 0
+    train = {"num_persons": 149_813 + detected, "num_photos": 56_600 + detected // 2, "selection": {"persons": 149_813}}
+    return {"train": train, "val": {"num_persons": 6_352, "num_photos": 2_346}}
 
 
 def find_speed(config: Config, measured: list[dict[str, Any]]) -> Speed:

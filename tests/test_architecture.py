@@ -28,15 +28,15 @@ coco persons photos crops packing splits
 augment strong_paths backbones model batches pseudo_label losses frameworks provenance schedules distributed launching
 training costs
 predictions scoring population peaks pseudo_quality evaluation judging suppression inference published
-challenge
+challenge download
 results paper statistics matching resampling label_analysis readings ablations
-claims tables figures pictures reporting
-workspace profiles projection scheduling notebook pipeline cells planning __main__
+claims tables figures pictures reporting overlays own_photos
+own_data workspace profiles exporting projection scheduling notebook pipeline cells planning __main__
 """
 WITHOUT_TORCH = """
 config skeleton metrics coco persons photos crops packing splits
 results paper statistics matching resampling label_analysis readings ablations
-claims tables figures pictures reporting
+claims tables figures pictures reporting overlays download
 workspace profiles projection notebook scheduling pipeline
 """
 

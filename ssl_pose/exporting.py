@@ -1,0 +1,100 @@
+"""[I/O] A trained run as a folder that others can use: weights, how to use them, and a model card.
+
+The folder holds `model.safetensors`, `model.json` (input size and the like) and README.md, the card.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ssl_pose.config import ConfigError, ModelConfig
+from ssl_pose.evaluation import load_run
+from ssl_pose.files import new_directory, write_json, write_text
+from ssl_pose.inference import PoseModel
+from ssl_pose.model import CheckpointError, load_networks, save_networks
+from ssl_pose.profiles import open_profile
+from ssl_pose.provenance import describe_code
+from ssl_pose.published import load_simplebaseline_checkpoint
+from ssl_pose.skeleton import KEYPOINT_NAMES
+from ssl_pose.training import choose_device
+from ssl_pose.workspace import Workspace
+
+FORMAT = 1  # of model.json
+
+
+def open_run(here: Workspace, arm: str, seed: int) -> PoseModel:
+    """The reported networks of a trained run: both students, the teacher, or the only network."""
+    config, path = here.config, here.model(arm, seed)
+    reported = config.arm(arm).reported_networks
+    if not path.exists():
+        raise ConfigError(f"no weights {path}; train the run first: make repro PROFILE={config.profile}")
+    networks = [load_run(path, config)[number] for number in reported]
+    return PoseModel(networks, config.model, config.data.input_size, config.data.box_padding,
+                     precision=config.training.precision)
+
+
+def profile_workspace(name: str) -> Workspace:
+    """The workspace of a profile's pipeline, from wherever it is asked for."""
+    profile = open_profile(name)
+    return Workspace(profile.config, profile.folder, profile.folder, {})
+
+
+def open_profile_run(name: str, arm: str, seed: int) -> PoseModel:
+    """`open_run` of a profile called `name`."""
+    return open_run(profile_workspace(name), arm, seed)
+
+
+def export_run(here: Workspace, arm: str, seed: int, folder: Path) -> Path:
+    """Writes a run's reported networks and their card to `folder`, which must not hold anything else."""
+    opened = open_run(here, arm, seed)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").exists():
+        raise ConfigError(f"{folder} holds something else than a model; name another folder")
+    about = {
+        "format": FORMAT, "profile": here.config.profile, "arm": arm, "seed": seed,
+        "model": asdict(opened.model), "input_size": list(opened.input_size), "box_padding": opened.box_padding,
+        "decoder": here.config.evaluation.decoder, "keypoints": list(KEYPOINT_NAMES),
+    }
+    with new_directory(folder) as partial:
+        save_networks(partial / "model.safetensors", list(opened.networks), opened.model)
+        write_json(about, partial / "model.json")
+        write_text(_card(here, arm, seed, len(opened.networks)), partial / "README.md")
+    return folder
+
+
+def open_model(path: Path, input_size: tuple[int, int] | None = None, device: str = "auto") -> PoseModel:
+    """The networks of an exported folder, or of a published checkpoint, which does not state its `input_size`."""
+    target = choose_device(device)
+    if not path.is_dir():
+        return load_simplebaseline_checkpoint(path, input_size or (256, 192), target)
+    try:
+        about: dict[str, Any] = json.loads((path / "model.json").read_text())
+        model = ModelConfig(**about["model"])
+        size, padding = tuple(about["input_size"]), float(about["box_padding"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is no exported model: it has no model.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / 'model.json'} is truncated or of another format ({error})") from None
+    return PoseModel(load_networks(path / "model.safetensors", model, target), model, size, padding)
+
+
+def _card(here: Workspace, arm: str, seed: int, num_networks: int) -> str:
+    """The model card: what the run was trained on and how, what it scores, what it is for and what not."""
+    template = Environment(loader=PackageLoader("ssl_pose", "."), undefined=StrictUndefined, keep_trailing_newline=True,
+                           trim_blocks=True).get_template("model_card.md.j2")
+    folder = here.run(arm, seed)
+    return template.render(
+        config=here.config, arm=here.config.arm(arm), arm_name=arm, seed=seed, num_networks=num_networks,
+        record=_read(folder / "train.json"), scores=_read(folder / "scores.json"), code=describe_code(),
+        parameters=sum(value.numel() for network in open_run(here, arm, seed).networks for value in
+                       network.parameters()), torch_version=torch.__version__,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}

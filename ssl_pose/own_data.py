@@ -1,0 +1,86 @@
+"""[I/O] A folder of photos with labels for some of them, as a COCO directory for semi-supervised training.
+
+Labels are COCO's JSON (`images`, `annotations` of persons with keypoints), with file names inside the folder. Photos
+with labels are shared out to train2017 and val2017 by a hash of their names; all others are unlabeled2017, where a
+boxes file says who is where, or each is taken as one person's. Photos are linked, not copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ssl_pose.coco import PERSON_CATEGORY, UNLABELED, DataError, index_images, read_annotations
+from ssl_pose.files import new_directory, write_json
+from ssl_pose.own_photos import list_photos, open_upright, read_boxes
+
+DETECTIONS = f"annotations/person_detections_{UNLABELED}.json"
+
+
+def build_directory(
+    photos: Path, labels: Path, output: Path, boxes_file: Path | None = None, val_share: float = 0.2
+) -> dict[str, int]:
+    """Makes the COCO directory `output` and returns the number of photos of each split.
+
+    Raises `DataError` where a labelled photo is missing, or too few are labelled to hold some back.
+    """
+    if not 0 < val_share < 1:
+        raise DataError(f"the share of photos that are held back must lie between 0 and 1, got {val_share}")
+    if output.exists() and any(output.iterdir()) and not (output / "annotations").is_dir():
+        raise DataError(f"{output} holds something else than a COCO directory; name another folder")
+    files = {path.name: path.resolve() for path in list_photos([photos])}
+    data, _ = read_annotations(labels)
+    images = index_images(data["images"], labels.name)
+    posed = {entry.get("image_id") for entry in data["annotations"] if entry.get("num_keypoints", 1)}
+    labeled = [image for identity, image in images.items() if identity in posed]
+    for image in labeled:
+        if image["file_name"] not in files:
+            raise DataError(f"{labels.name}: labelled photo {image['file_name']!r} is not in {photos}")
+    splits = _share_out(labeled, val_share)
+    rest = sorted(files.keys() - {image["file_name"] for image in labeled})
+    first = max(images, default=0) + 1
+    with new_directory(output) as root:
+        for split, chosen in splits.items():
+            _link(root / split, [image["file_name"] for image in chosen], files)
+            kept = {image["id"] for image in chosen}
+            annotations = [entry for entry in data["annotations"] if entry.get("image_id") in kept]
+            write_json({**data, "images": chosen, "annotations": annotations},
+                       root / "annotations" / f"person_keypoints_{split}.json")
+        _link(root / UNLABELED, rest, files)
+        entries = [_describe(files[name], name, first + place) for place, name in enumerate(rest)]
+        write_json({"images": entries}, root / "annotations" / f"image_info_{UNLABELED}.json")
+        write_json(_detections(entries, boxes_file), root / DETECTIONS)
+    return {split: len(chosen) for split, chosen in splits.items()} | {UNLABELED: len(rest)}
+
+
+def _share_out(labeled: list[dict], val_share: float) -> dict[str, list[dict]]:
+    """Labelled images by split: those of smallest hash are held back, so that more photos change no earlier choice."""
+    count = round(val_share * len(labeled))
+    if not 0 < count < len(labeled):
+        raise DataError(f"{len(labeled)} photos are labelled, of which {count} would be held back to be scored on; "
+                        "label more, or give another share")
+    ordered = sorted(labeled, key=lambda image: hashlib.sha256(image["file_name"].encode()).digest())
+    held = {image["id"] for image in ordered[:count]}
+    return {"train2017": [image for image in labeled if image["id"] not in held],
+            "val2017": [image for image in labeled if image["id"] in held]}
+
+
+def _link(folder: Path, names: list[str], files: dict[str, Path]) -> None:
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to(files[name])
+
+
+def _describe(path: Path, name: str, identity: int) -> dict[str, Any]:
+    photo = open_upright(path)
+    return {"id": identity, "file_name": name, "width": photo.width, "height": photo.height}
+
+
+def _detections(images: list[dict], boxes_file: Path | None) -> list[dict]:
+    """COCO results JSON of boxes: those of the file, or of a photo that it does not name, the whole of it."""
+    boxes = read_boxes(boxes_file) if boxes_file else {}
+    return [
+        {"image_id": image["id"], "category_id": PERSON_CATEGORY, "bbox": box, "score": 1.0}
+        for image in images for box in boxes.get(image["file_name"], [[0, 0, image["width"], image["height"]]])
+    ]

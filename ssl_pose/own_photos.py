@@ -1,0 +1,89 @@
+"""[I/O] Poses on one's own photos: read as they are looked at, one pose a box, drawn and written as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ssl_pose.coco import DataError, read_json
+from ssl_pose.files import write_json
+from ssl_pose.inference import PoseModel, predict_photo
+from ssl_pose.overlays import draw_people
+
+PHOTO_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+BOXES_FORMAT = 'a JSON object such as {"photo.jpg": [[x, y, width, height], ...]}, px from the photo\'s corner'
+
+
+def draw_photos(
+    model: PoseModel, photos: Iterable[Path], output: Path, boxes_file: Path | None = None, decoder: str = "dark"
+) -> list[Path]:
+    """Writes each photo with its poses to `output`, and `poses.json`; returns the pictures.
+
+    `boxes_file` says who is where, by file name; a photo that it does not name, or every one without it, is taken
+    as one person's. `photos` are files, or folders of them.
+    """
+    paths = list_photos(photos)
+    boxes = read_boxes(boxes_file) if boxes_file else {}
+    unknown = boxes.keys() - {path.name for path in paths}
+    if unknown:
+        raise DataError(f"{boxes_file}: {min(unknown)!r} is none of the photos; name each as its file is called")
+    output.mkdir(parents=True, exist_ok=True)
+    pictures, found = [], {}
+    for path in paths:
+        photo = open_upright(path)
+        whole = [[0, 0, photo.width, photo.height]]
+        poses = predict_photo(model, photo, np.array(boxes.get(path.name, whole), float), decoder)
+        pictures.append(output / f"{path.stem}.poses.png")
+        draw_people(photo, poses.keypoints, poses.confidence).save(pictures[-1])
+        found[path.name] = [
+            {"keypoints": points.round(2).tolist(), "confidence": sure.astype(float).round(4).tolist()}
+            for points, sure in zip(poses.keypoints, poses.confidence, strict=True)
+        ]
+    write_json(found, output / "poses.json")
+    return pictures
+
+
+def list_photos(places: Iterable[Path]) -> list[Path]:
+    """The photos at `places`, in order: files as they are named, folders by the names in them."""
+    paths: list[Path] = []
+    for place in places:
+        inside = sorted(place.iterdir()) if place.is_dir() else []
+        paths += [path for path in inside if path.suffix.lower() in PHOTO_ENDINGS] or [place]
+    names = [path.name for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"two photos are called {twice}; rename one, since results go by name")
+    return paths
+
+
+def open_upright(path: Path) -> Image.Image:
+    """A photo as RGB, turned as its EXIF orientation says."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"no photo {path}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is no photo that can be read ({error})") from None
+
+
+def read_boxes(path: Path) -> dict[str, Any]:
+    """Boxes by file name; `DataError` for a file of another format."""
+    try:
+        boxes = read_json(path)
+    except FileNotFoundError:
+        raise DataError(f"no boxes file {path}; expected {BOXES_FORMAT}") from None
+    if not isinstance(boxes, dict):
+        raise DataError(f"{path} holds no boxes by photo; expected {BOXES_FORMAT}")
+    for name, rows in boxes.items():
+        try:
+            values = np.array(rows, np.float64)
+        except (ValueError, TypeError, OverflowError):
+            values = np.zeros(0)
+        if values.ndim != 2 or values.shape[1] != 4 or not np.isfinite(values).all() or (values[:, 2:] <= 0).any():
+            raise DataError(f"{path}: {name}: {json.dumps(rows)[:80]} are no boxes; expected {BOXES_FORMAT}")
+    return boxes
