@@ -1,0 +1,156 @@
+"""The guide docs/own_data.md, as written; and its parts: a COCO directory of one's own, poses, a model card."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_pose.coco import DataError, load_persons
+from ssl_pose.config import load_config
+from ssl_pose.exporting import export_run, open_model, open_run
+from ssl_pose.inference import predict_photo
+from ssl_pose.model import CheckpointError, build_model, save_networks
+from ssl_pose.own_data import DETECTIONS, build_directory
+from ssl_pose.own_photos import draw_photos, open_upright
+from ssl_pose.persons import load_detections
+from ssl_pose.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def own(rendered_coco: Path, tmp_path: Path) -> Path:
+    """A folder as a user has it: photos/, labels.json for the training photos, boxes.json for one of the others."""
+    (tmp_path / "photos").mkdir()
+    for split in ("train2017", "unlabeled2017"):
+        for number, path in enumerate(sorted((rendered_coco / split).iterdir())):
+            shutil.copy(path, tmp_path / "photos" / f"{split[:5]}_{number}.jpg")
+    labels = json.loads((rendered_coco / "annotations/person_keypoints_train2017.json").read_text())
+    for number, image in enumerate(sorted(labels["images"], key=lambda image: image["file_name"])):
+        image["file_name"] = f"train_{number}.jpg"
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    (tmp_path / "boxes.json").write_text(json.dumps({"unlab_1.jpg": [[10, 20, 100, 200], [300, 40, 90, 180]]}))
+    return tmp_path
+
+
+def test_labelled_photos_are_shared_out_and_the_others_become_the_pool(own: Path):
+    counts = build_directory(own / "photos", own / "labels.json", own / "coco", own / "boxes.json", 0.25)
+    assert counts == {"train2017": 6, "val2017": 2, "unlabeled2017": 3}
+    train, val = load_persons(own / "coco"), load_persons(own / "coco", "val2017")
+    assert not set(train.image_id) & set(val.image_id)
+    detected = load_detections(own / "coco", "unlabeled2017", own / "coco" / DETECTIONS, 0.0)
+    assert detected.file_name == ("unlabeled2017/unlab_0.jpg", *["unlabeled2017/unlab_1.jpg"] * 2,
+                                  "unlabeled2017/unlab_2.jpg")
+    assert detected.box_xywh[:3].tolist() == [[0, 0, 640, 480], [10, 20, 100, 200], [300, 40, 90, 180]]
+    again = build_directory(own / "photos", own / "labels.json", own / "coco", None, 0.25)
+    assert again == counts
+    assert load_persons(own / "coco", "val2017").annotation_id.tolist() == val.annotation_id.tolist()
+
+
+def test_what_cannot_be_shared_out_is_named_in_one_line(own: Path):
+    with pytest.raises(DataError, match="8 photos are labelled, of which 0 would be held back"):
+        build_directory(own / "photos", own / "labels.json", own / "coco", None, 0.01)
+    with pytest.raises(DataError, match=r"must lie between 0 and 1, got 1\.5"):
+        build_directory(own / "photos", own / "labels.json", own / "coco", None, 1.5)
+    (own / "photos" / "train_0.jpg").unlink()
+    with pytest.raises(DataError, match=r"labelled photo 'train_0.jpg' is not in"):
+        build_directory(own / "photos", own / "labels.json", own / "coco")
+    with pytest.raises(DataError, match="holds something else than a COCO directory"):
+        build_directory(own / "photos", own / "labels.json", own / "photos")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Workspace:
+    """A trained run of the default profile's network, with random weights that predict something."""
+    config = load_config(ROOT / "params.yaml", {"training.device": "cpu"})
+    here = Workspace(config, tmp_path, tmp_path, {})
+    networks = [build_model(config.model, seed=seed) for seed in (0, 1)]
+    for network in networks:
+        network.head.weight.data.normal_(std=0.5)
+    save_networks(here.model("full", 0), networks, config.model)
+    (here.run("full", 0)).mkdir(parents=True)
+    for name in ("train.json", "scores.json"):
+        shutil.copy(ROOT / "results/default/runs/full/seed-0" / name, here.run("full", 0) / name)
+    return here
+
+
+def test_an_exported_run_reads_back_and_predicts_the_same(run: Workspace, own: Path):
+    folder = export_run(run, "full", 0, own / "my_model")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "model.json", "model.safetensors"]
+    photo, box = open_upright(own / "photos" / "train_0.jpg"), np.array([[100.0, 50, 200, 300]])
+    before = predict_photo(open_run(run, "full", 0), photo, box)
+    after = predict_photo(open_model(folder, device="cpu"), photo, box)
+    np.testing.assert_array_equal(before.keypoints, after.keypoints)
+    card = (folder / "README.md").read_text()
+    scores = json.loads((run.run("full", 0) / "scores.json").read_text())
+    assert f"AP: {scores['AP']:.1f}" in card
+    assert "Algorithm 1" in card
+    assert "profile default, arm full, seed 0" in card
+    assert "2 networks" in card
+    export_run(run, "full", 0, folder)  # again over itself
+    with pytest.raises(ValueError, match="holds something else than a model"):
+        export_run(run, "full", 0, own / "photos")
+
+
+def test_what_is_no_exported_model_is_refused(run: Workspace, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="is no exported model"):
+        open_model(tmp_path / "empty", device="cpu")
+    folder = export_run(run, "full", 0, tmp_path / "model")
+    (folder / "model.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="is truncated or of another format"):
+        open_model(folder, device="cpu")
+    with pytest.raises(ValueError, match=r"no weights .*; train the run first"):
+        export_run(run, "full", 3, tmp_path / "other")
+
+
+def test_poses_are_drawn_on_photos_with_and_without_boxes(run: Workspace, own: Path):
+    model = open_run(run, "full", 0)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (64, 32), "grey").save(own / "photos" / "zz_turned.jpg", exif=turned)
+    pictures = draw_photos(model, [own / "photos"], own / "poses", own / "boxes.json")
+    assert len(pictures) == 12
+    found = json.loads((own / "poses" / "poses.json").read_text())
+    assert [len(found[name]) for name in ("unlab_0.jpg", "unlab_1.jpg")] == [1, 2]
+    assert np.array(found["unlab_1.jpg"][0]["keypoints"]).shape == (17, 2)
+    with Image.open(own / "poses" / "zz_turned.poses.png") as picture:
+        assert picture.size == (32, 64)  # as it is looked at
+    (own / "boxes.json").write_text('{"other.jpg": [[0, 0, 9, 9]]}')
+    with pytest.raises(DataError, match=r"'other\.jpg' is none of the photos"):
+        draw_photos(model, [own / "photos"], own / "poses", own / "boxes.json")
+    (own / "boxes.json").write_text('{"train_0.jpg": [[0, 0, 9]]}')
+    with pytest.raises(DataError, match=r"train_0\.jpg: .* are no boxes; expected a JSON object such as"):
+        draw_photos(model, [own / "photos"], own / "poses", own / "boxes.json")
+    (own / "photos" / "a.jpg").write_text("no photo")
+    with pytest.raises(DataError, match=r"a\.jpg is no photo that can be read"):
+        draw_photos(model, [own / "photos"], own / "poses")
+
+
+@pytest.mark.soak
+def test_the_guide_works_as_it_is_written(own: Path, tmp_path: Path):
+    """Every command of docs/own_data.md, in a copy of this repository, beside the user's photos."""
+    clone = tmp_path / "clone"
+    names = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True,
+                           text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if os.path.lexists(ROOT / name):
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name, follow_symlinks=False)
+    subprocess.run(["git", "init", "--quiet"], cwd=clone, check=True)
+    (clone / ".venv").symlink_to(ROOT / ".venv")
+    for name in ("photos", "labels.json", "boxes.json"):
+        (own / name).rename(clone / name)
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text(), re.DOTALL):
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=clone, capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": str(clone)})
+        assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert (clone / "profiles/mine/results/mine/report.html").stat().st_size > 10_000
+    assert "dual_student_refine" in (clone / "my_model/README.md").read_text()
+    assert len(list((clone / "poses").glob("*.png"))) == 11
