@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT_USER := $(filter 0,$(shell id -u))
 .DEFAULT_GOAL := help
-.PHONY: help setup coco repro report plan bench bench-check test soak lint lab lock clean
+.PHONY: help setup coco repro report plan sweep bench bench-check test soak lint lab lock clean
 
 help:  ## list these commands
 	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
@@ -29,6 +29,10 @@ coco: $(READY)  ## download COCO 2017 to DATA, or complete what is there (UNLABE
 
 plan: $(READY)  ## what a profile will cost: cells, steps, images, hours, GPU memory, disk
 	$(BIN)/python -m ssl_pose plan --profile $(PROFILE) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)")
+
+sweep: $(READY)  ## run the missing cells of the grid on a Ray cluster: ADDRESS=host:port, GPUS=0.25 for four a GPU
+	$(BIN)/python -m ssl_pose sweep --profile $(PROFILE) $(if $(ADDRESS),--address $(ADDRESS)) \
+	  $(if $(GPUS),--gpus $(GPUS)) $(if $(DATA),--data "$(DATA)")
 
 bench: $(READY)  ## measure speed against the floor and the conventional way; docs/performance.md gets the tables
 	$(BIN)/python -m benchmarks run
@@ -51,7 +55,7 @@ lab: $(READY)  ## open JupyterLab on 127.0.0.1
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(if $(ROOT_USER),--allow-root)
 
 lock: $(READY)  ## pin the dependencies of pyproject.toml anew
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --no-header \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra sweep --extra bench --no-header \
 	  --no-annotate pyproject.toml --output-file requirements.lock
 
 clean:  ## remove what the profile's run left in work/, and scratch/; results stay

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import step
+from benchmarks import evaluation, growth, input_path, pipeline, step, targets, throughput
 from benchmarks.results import FOLDER, load, store, worsened
 from benchmarks.timing import default_device
 
 TOLERANCE = 0.25  # share by which a ratio may grow: on a machine with other work ratios move by a fifth
-BENCHMARKS: dict[str, Callable] = {"step": step.run}
+BENCHMARKS: dict[str, Callable] = {
+    "input_path": input_path.run, "step": step.run, "throughput": throughput.run, "targets": targets.run,
+    "growth": growth.run, "evaluation": evaluation.run, "pipeline": pipeline.run,
+}
 
 
 def main() -> int:

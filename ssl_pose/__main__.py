@@ -70,6 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
     plan.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
     add_coco_commands(commands)
+    sweep = commands.add_parser("sweep", help="run the missing cells of the grid on a Ray cluster")
+    sweep.set_defaults(command=run_sweep)
+    sweep.add_argument("--profile", default="default", help="default, or a folder of profiles/")
+    sweep.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
+    sweep.add_argument("--address", default="", help="of the cluster, host:port (default: this machine alone)")
+    sweep.add_argument("--gpus", type=float, default=0.0, help="share of a GPU that a cell takes (0: a whole one)")
     worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
     worker.set_defaults(command=run_worker)
     worker.add_argument("folder", type=Path, help="where the job lies")
@@ -211,6 +217,13 @@ def score_model(given: argparse.Namespace) -> None:
     table = score_on_directory(model, given.data, given.split, given.boxes, given.min_score, given.decoder, given.flip,
                                given.batch_size, given.output)
     print(table.round(1).to_string())
+
+
+def run_sweep(given: argparse.Namespace) -> None:
+    from ssl_pose.profiles import open_profile
+    from ssl_pose.sweep import sweep
+
+    sweep(open_profile(given.profile), address=given.address, gpus=given.gpus, data=given.data)
 
 
 def run_worker(given: argparse.Namespace) -> None:

@@ -32,23 +32,28 @@ EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc
 
 def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
     """Runs every stage of the profile that is not up to date."""
-    folder = profile.folder
-    with workspace_lock(folder):
-        mend(folder)
-        if profile.config.data.source == "coco":
-            link_coco(folder, data)
-        elif data:
-            raise PipelineError(f"profile {profile.config.profile} renders its own data; "
-                                "DATA is for profiles with data.source coco, such as coco_sample")
-        if profile.config.data.source == "coco" or profile.config.splits.file:
-            run_stages(profile, {"source": set()}, jobs, force=True)  # have files from outside changed?
-        graph, changed = read_graph(folder), changed_stages(folder)
-        if first := changed & PROJECTIONS:  # seconds, after which most of what looked stale often is not
-            run_stages(profile, {stage: set() for stage in first}, jobs)
-            changed = changed_stages(folder)
-        run_stages(profile, stale_stages(graph, changed), jobs)
+    with workspace_lock(profile.folder):
+        mend(profile.folder)
+        run_stages(profile, find_stale(profile, data, jobs), jobs)
         refresh_readme(profile)
     print(f"Everything is up to date: {os.path.relpath(results_folder(profile))}")
+
+
+def find_stale(profile: Profile, data: str = "", jobs: int = 0) -> dict[str, set[str]]:
+    """The stages that must run, each with those of them that it waits for; reads the photos and the code anew."""
+    folder = profile.folder
+    if profile.config.data.source == "coco":
+        link_coco(folder, data)
+    elif data:
+        raise PipelineError(f"profile {profile.config.profile} renders its own data; "
+                            "DATA is for profiles with data.source coco, such as coco_sample")
+    if profile.config.data.source == "coco" or profile.config.splits.file:
+        run_stages(profile, {"source": set()}, jobs, force=True)  # have files from outside changed?
+    graph, changed = read_graph(folder), changed_stages(folder)
+    if first := changed & PROJECTIONS:  # seconds, after which most of what looked stale often is not
+        run_stages(profile, {stage: set() for stage in first}, jobs)
+        changed = changed_stages(folder)
+    return stale_stages(graph, changed)
 
 
 def rebuild_report(profile: Profile, jobs: int = 0) -> None:

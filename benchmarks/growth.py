@@ -1,0 +1,97 @@
+"""More crops: the input's time and resident memory at 1K to 1M persons, and persons packed a second.
+
+The crops are sparse files: as large as real ones in every respect but the disk's. Goals: time a step flat, resident
+memory flat but for the 0.15 KB of keypoints a person, packing of COCO-sized photos at 200 persons a second and core.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from benchmarks.input_path import photo
+from benchmarks.samples import random_crops
+from benchmarks.timing import time_alternately
+from ssl_pose.batches import draw_unlabeled, open_pool
+from ssl_pose.coco import load_persons
+from ssl_pose.crops import PERSON_ARRAYS, CropSet
+from ssl_pose.packing import pack_crops
+from ssl_pose.profiles import open_profile
+
+COUNTS = (1_000, 10_000, 100_000, 1_000_000)
+ROUNDS = 7
+NUM_PHOTOS, PERSONS_A_PHOTO = 24, 3
+
+
+def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
+    """A row a count, and one of packing."""
+    rows = [grown(count, device) for count in COUNTS]
+    speed = packing_speed()
+    ratio = rows[-1]["input ms"] / rows[0]["input ms"]
+    rows.append({"persons": NUM_PHOTOS * PERSONS_A_PHOTO, "persons/s": speed})
+    return rows, {"input at 1M persons over that at 1K": ratio, "200 persons/s over packing": 200 / speed}
+
+
+def grown(count: int, device: torch.device) -> dict:
+    """Milliseconds of an unlabelled batch of the default profile from `count` persons, and resident memory added."""
+    config = open_profile("default").config
+    arm = replace(next(iter(config.arms.values())), num_views=4, ensemble="maximum", weak_view="augmented")
+    before = psutil.Process().memory_info().rss
+    with tempfile.TemporaryDirectory() as folder:
+        crops = sparse_crops(random_crops(config, 1), count, Path(folder) / "crops.npy")
+        pool, numbers = open_pool(crops, device), iter(range(10**9))
+        rows = torch.arange(count, device=pool.keypoints.device)
+
+        def draw() -> None:
+            draw_unlabeled(pool, rows, arm, config, 0, next(numbers))
+
+        seconds = time_alternately({"draw": draw}, ROUNDS, device)["draw"]
+        memory = psutil.Process().memory_info().rss - before
+        return {"persons": count, "crops GB": crops.crops.nbytes / 1e9, "input ms": 1e3 * seconds,
+                "resident MB": memory / 1e6}
+
+
+def sparse_crops(one: CropSet, count: int, path: Path) -> CropSet:
+    """`count` times the person of `one`, with pixels that take no room on the disk."""
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, *one.crops.shape[1:]))
+    arrays = {name: np.broadcast_to(getattr(one, name), (count, *getattr(one, name).shape[1:]))
+              for name in PERSON_ARRAYS}
+    return replace(one, crops=pixels, **arrays)
+
+
+def packing_speed() -> float:
+    """Persons of COCO-sized photos packed in a second of wall time by one process, into 256x192 canvases."""
+    data = open_profile("coco_partial_1k").config.data
+    with tempfile.TemporaryDirectory() as folder:
+        directory = write_photos(Path(folder) / "coco")
+        persons = load_persons(directory, "train2017")
+        started = time.process_time()
+        pack_crops(directory, persons, Path(folder) / "packed", data.input_size, data.canvas_scale, data.box_padding)
+        return len(persons) / (time.process_time() - started)
+
+
+def write_photos(directory: Path) -> Path:
+    """A COCO directory of JPEG photos of 480x640 px with three persons of 200x120 px each."""
+    (directory / "annotations").mkdir(parents=True)
+    (directory / "train2017").mkdir()
+    random, images, annotations = np.random.default_rng(0), [], []
+    for number in range(1, NUM_PHOTOS + 1):
+        name = f"{number:012}.jpg"
+        Image.fromarray(photo(random)).save(directory / "train2017" / name, quality=90)
+        images.append({"id": number, "file_name": name, "height": 480, "width": 640})
+        for place in range(PERSONS_A_PHOTO):
+            points = [value for joint in range(17) for value in (40 + 180 * place + 3 * joint, 120 + 10 * joint, 2)]
+            annotations.append({"id": 10 * number + place, "image_id": number, "category_id": 1, "iscrowd": 0,
+                                "area": 12000.0, "bbox": [20 + 180 * place, 100, 120, 200], "num_keypoints": 17,
+                                "keypoints": points})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    (directory / "annotations" / "person_keypoints_train2017.json").write_text(json.dumps(content))
+    return directory

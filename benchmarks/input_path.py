@@ -1,0 +1,85 @@
+"""Views and targets a second at 256x192: ours against the conventional path, written here as the reference.
+
+The conventional path is that of the field's dataset classes: per sample one JPEG decoded, one cv2.warpAffine, one
+Gaussian a joint in NumPy. Goals: at least 3 times it, decoding included, per core; at most 5 % of the training step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.samples import random_crops
+from benchmarks.step import build_case, whole_step
+from benchmarks.timing import time_alternately
+from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.profiles import open_profile
+
+PHOTO = (480, 640)  # height, width: COCO's most frequent size
+BATCH = 32
+ROUNDS = 5
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
+def photo(random: np.random.Generator) -> np.ndarray:
+    """Colours that vary smoothly, with a little noise: about as many bytes in JPEG as a real photo has."""
+    coarse = random.integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    smooth = cv2.resize(coarse, PHOTO[::-1], interpolation=cv2.INTER_CUBIC).astype(np.int16)
+    return (smooth + random.integers(-12, 13, (*PHOTO, 3))).clip(0, 255).astype(np.uint8)
+
+
+def conventional_sample(image: np.ndarray, keypoints: np.ndarray, random: np.random.Generator) -> tuple:
+    """One view (3, 256, 192) and its heatmaps (17, 64, 48), as a dataset class makes them."""
+    angle, scale = random.normal(0, 30), random.uniform(0.75, 1.25)
+    matrix = cv2.getRotationMatrix2D((320, 240), angle, scale * 256 / 480)
+    matrix[:, 2] += (96 - 320, 128 - 240)
+    view = cv2.warpAffine(image, matrix, (192, 256), flags=cv2.INTER_LINEAR)
+    view = ((view.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)
+    points = (keypoints @ matrix[:, :2].T + matrix[:, 2]) / 4
+    heatmaps = np.zeros((17, 64, 48), np.float32)
+    y, x = np.mgrid[0:64, 0:48]
+    for joint, (column, row) in enumerate(points):
+        heatmaps[joint] = np.exp(-((x - column) ** 2 + (y - row) ** 2) / 8)
+    return view, heatmaps
+
+
+def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
+    """Samples a second of the three paths, and the input's share of the whole method's step."""
+    cv2.setNumThreads(1)
+    random = np.random.default_rng(0)
+    photos = [photo(random) for _ in range(4)]
+    encoded = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1] for image in photos]
+    points = random.uniform((0, 0), PHOTO[::-1], (17, 2))
+    config = open_profile("coco_partial_1k").config
+    config = replace(config, training=replace(config.training, labeled_batch=BATCH))
+    pool, rows = open_pool(random_crops(config, 64), device), torch.arange(64)
+    seconds = time_alternately({
+        "conventional, with decoding": lambda: [
+            conventional_sample(cv2.imdecode(encoded[i % 4], cv2.IMREAD_COLOR), points, random) for i in range(BATCH)],
+        "conventional, photos in memory": lambda: [
+            conventional_sample(photos[i % 4], points, random) for i in range(BATCH)],
+        "ours": lambda: draw_labeled(pool, rows.to(pool.keypoints.device), config, 0, "bench", 0),
+    }, ROUNDS, device)
+    table = [{"path": name, "samples/s": BATCH / value} for name, value in seconds.items()]
+    share = share_of_step(device)
+    table.append({"path": "share of the default profile's step, whole method, K 4", "samples/s": share})
+    ours = seconds["ours"]
+    return table, {"ours over conventional with decoding": ours / seconds["conventional, with decoding"],
+                   "ours over conventional in memory": ours / seconds["conventional, photos in memory"],
+                   "share of the step": share}
+
+
+def share_of_step(device: torch.device) -> float:
+    """Seconds of drawing both batches over those of the whole step, at the default profile's numbers."""
+    case = build_case(open_profile("default").config, "whole method", 4, device)
+    rows = torch.arange(len(case.pool.keypoints), device=case.pool.keypoints.device)
+
+    def draw() -> None:
+        draw_labeled(case.pool, rows, case.config, 0, "bench", 0)
+        draw_unlabeled(case.pool, rows, case.arm, case.config, 0, 0)
+
+    seconds = time_alternately({"whole": whole_step(case), "input": draw}, ROUNDS, device)
+    return seconds["input"] / seconds["whole"]

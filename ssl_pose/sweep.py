@@ -1,0 +1,169 @@
+"""[I/O] `make sweep`: the missing cells of a profile's grid on a Ray cluster, then told to DVC.
+
+What is missing, DVC says. Data and splits are made here first; then every cell, burn-in to evaluation (cells.py), is a
+Ray task on whichever host has room. The hosts share the repository's folder, by the same path, and its environment.
+A cell whose process or host dies is tried again elsewhere and goes on from its last state; an error of the cell's own
+is not repeated, and the other cells go on. The files are those of the stages, and `dvc commit` records them as done:
+`make repro` then has only the tables and figures left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ssl_pose.cells import Cell, grid_cells, run_cell
+from ssl_pose.config import TrainingConfig
+from ssl_pose.pipeline import (
+    changed_stages,
+    dvc,
+    find_stale,
+    mend,
+    read_graph,
+    run_stages,
+    stale_stages,
+    workspace_lock,
+)
+from ssl_pose.profiles import Profile
+from ssl_pose.scheduling import PipelineError, Progress
+from ssl_pose.training import choose_device
+from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
+
+RETRIES = 3  # of a cell whose process or host died
+POLL_SECONDS = 1.0
+DATA_STAGES = ("data", "splits")  # what every cell needs
+
+
+def sweep(profile: Profile, address: str = "", gpus: float = 0.0, data: str = "") -> None:
+    """Runs the missing cells of `profile` on the Ray cluster at `address` (empty: on this machine alone).
+
+    `gpus` is the share of a GPU that a cell takes, 0.25 for four side by side; 0: one a process where the profile
+    trains on GPUs. Raises `PipelineError` with one line if a cell failed, after all others are done.
+    """
+    with workspace_lock(profile.folder):
+        mend(profile.folder)
+        first = {stage: needs & {"data"} for stage, needs in find_stale(profile, data).items() if stage in DATA_STAGES}
+        run_stages(profile, first, jobs=0)
+        stale = set(stale_stages(read_graph(profile.folder), changed_stages(profile.folder)))
+        os.chdir(profile.folder)  # paths of a workspace are relative
+        here = open_workspace("params.yaml", PIPELINE)
+        cells = missing_cells(here, stale)
+        if not cells:
+            print("every cell is up to date")
+            return
+        forget(here, stale)
+        done: list[Cell] = []
+        try:
+            with cluster(address):
+                failures = run_cells(cells, resources(profile.config.training, gpus), Path.cwd(), done)
+        finally:
+            commit(Path.cwd(), done, stale)
+    if failures:
+        (arm, seed), cause = next(iter(failures.items()))
+        raise PipelineError(f"{len(failures)} of {len(cells)} cells failed; {arm}, seed {seed}: {cause}")
+    print(f"{len(done)} cells are done; `make repro PROFILE={here.config.profile}` makes the tables and figures")
+
+
+def missing_cells(here: Workspace, stale: set[str]) -> list[Cell]:
+    """The cells of the grid that DVC calls stale in any of their stages."""
+    return [cell for cell in grid_cells(here) if set(stages_of(cell)) & stale]
+
+
+def stages_of(cell: Cell) -> tuple[str, str, str]:
+    arm, seed = cell
+    return f"burn_in@{seed}", f"train@{arm}-{seed}", f"evaluate@{arm}-{seed}"
+
+
+def forget(here: Workspace, stale: set[str]) -> None:
+    """Removes what stale stages once wrote, as DVC does before it runs them; resume states stay, and know their own."""
+    for arm, seed in grid_cells(here):
+        outputs = (here.burn_in(seed), here.model(arm, seed), here.run(arm, seed) / "metrics.json")
+        for stage, output in zip(stages_of((arm, seed)), outputs, strict=True):
+            if stage in stale:
+                output.unlink(missing_ok=True)
+
+
+def resources(training: TrainingConfig, gpus: float) -> dict[str, Any]:
+    """What Ray sets aside for one cell."""
+    name = training.device
+    on_gpu = gpus > 0 or name == "cuda" or (name == "auto" and choose_device(name).type == "cuda")
+    share = gpus or float(training.num_processes)
+    return {"num_cpus": training.num_threads * training.num_processes, "num_gpus": share if on_gpu else 0}
+
+
+@contextlib.contextmanager
+def cluster(address: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, or a cluster of this machine that ends with it."""
+    try:
+        import ray
+    except ImportError:
+        raise PipelineError("make sweep needs Ray, an extra: install the package as ssl_pose[sweep]") from None
+    try:
+        ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False)
+    except ConnectionError as error:
+        raise PipelineError(f"no Ray cluster answers at {address}: start one with `ray start --head` "
+                            f"({' '.join(str(error).split())[:120]})") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_cells(cells: list[Cell], needs: dict[str, Any], folder: Path, done: list[Cell]) -> dict[Cell, str]:
+    """Runs `cells` of the profile in `folder` on the cluster; fills `done`, returns the others with their cause."""
+    import ray
+
+    task = ray.remote(max_retries=RETRIES, **needs)(train_cell)
+    waiting = {task.options(name=f"{arm}-{seed}").remote(str(folder), (arm, seed)): (arm, seed) for arm, seed in cells}
+    total = ray.cluster_resources()
+    fitting = [total.get(kind, 0) / amount for kind, amount in (("CPU", needs["num_cpus"]), ("GPU", needs["num_gpus"]))
+               if amount]
+    if min(fitting) < 1:
+        raise PipelineError(f"no cell fits: each needs {needs['num_cpus']} cores and {needs['num_gpus']} GPUs, the "
+                            f"cluster has {total.get('CPU', 0):g} and {total.get('GPU', 0):g}")
+    progress, failures = Progress(folder / "work" / "durations.json", [_label(cell) for cell in cells],
+                                  int(min(fitting))), {}
+    try:
+        while waiting:
+            for ended in ray.wait(list(waiting), timeout=POLL_SECONDS)[0]:
+                cell = waiting.pop(ended)
+                try:
+                    progress.started[_label(cell)] = time.monotonic() - ray.get(ended)
+                    done.append(cell)
+                except ray.exceptions.RayError as error:
+                    failures[cell] = cause(error)
+                progress.finish(_label(cell))
+            progress.show({})
+    finally:
+        progress.close()
+    return failures
+
+
+def train_cell(folder: str, cell: Cell) -> float:
+    """One cell in a process of the cluster; returns its seconds."""
+    began = time.monotonic()
+    os.chdir(folder)
+    run_cell(open_workspace("params.yaml", PIPELINE), cell)
+    return time.monotonic() - began
+
+
+def cause(error: Exception) -> str:
+    """Why a cell failed, as one line: its own error, or that its process died too often."""
+    origin = getattr(error, "cause", None)
+    if origin is not None:
+        return " ".join(str(origin).split())
+    return f"its process died {RETRIES + 1} times ({type(error).__name__}); out of memory?"
+
+
+def commit(folder: Path, done: list[Cell], stale: set[str]) -> None:
+    """Tells DVC that the stages of the cells in `done` are up to date."""
+    if stages := sorted({stage for cell in done for stage in stages_of(cell)} & stale):
+        dvc(folder, "commit", "--force", *stages)
+
+
+def _label(cell: Cell) -> str:
+    return f"cell@{cell[0]}-{cell[1]}"

@@ -1,0 +1,131 @@
+"""The grid on a Ray cluster: what is missing runs, a killed worker's cell goes on, and DVC finds all up to date."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ssl_pose import sweep as sweeping
+from ssl_pose.config import load_config
+from ssl_pose.pipeline import changed_stages
+from ssl_pose.scheduling import PipelineError
+from ssl_pose.sweep import cause, cluster, forget, missing_cells, resources, stages_of
+from ssl_pose.workspace import Workspace
+from tests.test_pipeline import Copy
+
+ROOT = Path(__file__).resolve().parent.parent
+ARMS = ("supervised", "teacher_student", "dual_student")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Workspace:
+    config = replace(load_config(ROOT / "params.yaml"), grid=("supervised", "full"), seeds=(0, 1))
+    return Workspace(config, tmp_path, tmp_path, {})
+
+
+def test_a_cell_is_missing_if_any_of_its_three_stages_is_stale(here: Workspace):
+    assert stages_of(("full", 1)) == ("burn_in@1", "train@full-1", "evaluate@full-1")
+    assert missing_cells(here, set()) == []
+    assert missing_cells(here, {"evaluate@full-1", "report"}) == [("full", 1)]
+    assert missing_cells(here, {"burn_in@0"}) == [("supervised", 0), ("full", 0)]
+
+
+def test_what_stale_stages_wrote_is_removed_and_all_else_stays(here: Workspace):
+    outputs = [here.burn_in(0), here.model("full", 0), here.run("full", 0) / "metrics.json",
+               here.model("supervised", 0), here.state("full", "seed-0") / "state.pt"]
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    forget(here, {"train@full-0", "evaluate@full-0"})
+    assert [path.exists() for path in outputs] == [True, False, False, True, True]
+
+
+def test_a_cell_takes_its_threads_and_the_share_of_a_gpu_that_was_asked_for():
+    training = replace(load_config(ROOT / "params.yaml").training, device="cpu", num_threads=2, num_processes=3)
+    assert resources(training, 0.0) == {"num_cpus": 6, "num_gpus": 0}
+    assert resources(replace(training, device="cuda"), 0.0) == {"num_cpus": 6, "num_gpus": 3.0}
+    assert resources(replace(training, device="cuda", num_processes=1), 0.25) == {"num_cpus": 2, "num_gpus": 0.25}
+
+
+def test_a_missing_ray_and_a_failed_cell_are_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PipelineError, match=r"needs Ray, an extra: install .* ssl_pose\[sweep\]"), cluster(""):
+        pass
+    own = RuntimeError("wrapped")
+    own.cause = ValueError("full, seed 0: the loss became\ninfinite")
+    assert cause(own) == "full, seed 0: the loss became infinite"
+    assert cause(OSError()) == "its process died 4 times (OSError); out of memory?"
+
+
+def shrink(copy: Copy) -> None:
+    """Three arms, long enough to be killed in the middle."""
+    path = copy.smoke / "params.yaml"
+    text = re.sub(r"^grid:.*?\n\n", "grid:\n" + "".join(f"  - {arm}\n" for arm in ARMS) + "\n", path.read_text(),
+                  flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^  steps: \d+", "  steps: 60", text, flags=re.MULTILINE)
+    path.write_text(re.sub(r"^  checkpoint_every: \d+", "  checkpoint_every: 5", text, flags=re.MULTILINE))
+
+
+def files_of(copy: Copy) -> dict[str, bytes]:
+    """What cells leave, but for train.json, which tells times."""
+    paths = [*copy.smoke.glob("work/runs/*/*/*"), *copy.smoke.glob("results/smoke/runs/*/*/*")]
+    return {str(path.relative_to(copy.smoke)): path.read_bytes() for path in sorted(paths) if path.name != "train.json"}
+
+
+class Killer(threading.Thread):
+    """Ends, as kill -9 does, the first Ray worker that has saved a state of its cell."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.killed = folder, ""
+
+    def run(self) -> None:
+        while not self.killed:
+            time.sleep(0.05)
+            for state in self.folder.glob("work/state/*/seed-0/state.pt"):
+                cell = f"{state.parent.parent.name}-0"
+                for process in psutil.process_iter(["cmdline"]):
+                    if not self.killed and process.info["cmdline"] and f"ray::{cell}" in process.info["cmdline"][0]:
+                        process.kill()
+                        self.killed = cell
+
+
+@pytest.mark.soak
+def test_a_sweep_over_two_nodes_survives_a_kill_and_equals_the_serial_result(tmp_path: Path):
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "a").mkdir()
+    swept = Copy(tmp_path / "a")
+    shrink(swept)
+    swept.dvc("repro", "splits")
+    shutil.copytree(swept.root, tmp_path / "b", symlinks=True)
+    os.environ["PYTHONPATH"] = str(swept.root)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=1)
+        killer = Killer(swept.smoke)
+        killer.start()
+        printed = swept.run("sweep", "--address", nodes.address)
+    finally:
+        nodes.shutdown()
+        del os.environ["PYTHONPATH"]
+    assert killer.killed
+    assert printed.splitlines()[-1].startswith("3 cells are done")
+    assert not {stage for stage in changed_stages(swept.smoke) if stage.startswith(("burn_in", "train", "evaluate"))}
+    assert swept.run("sweep") == "every cell is up to date\n"
+    subprocess.run([sys.executable, "-m", "ssl_pose", "cells", "--profile", "smoke", "--jobs", "1"], check=True,
+                   cwd=tmp_path / "b", env=os.environ | {"PYTHONPATH": str(tmp_path / "b")})
+    serial = Copy.__new__(Copy)
+    serial.smoke = tmp_path / "b" / "profiles" / "smoke"
+    assert files_of(swept) == files_of(serial)
+    assert sweeping.RETRIES > 0
