@@ -9,12 +9,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT_USER := $(filter 0,$(shell id -u))
 .DEFAULT_GOAL := help
-.PHONY: help setup coco repro report plan sweep bench bench-check test soak lint lab lock clean
+.PHONY: help setup coco repro report plan sweep bench bench-check test soak lint new-arm tensorboard lab lock clean
 
 help:  ## list these commands
 	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
 	@echo "profiles: default $(notdir $(patsubst %/dvc.yaml,%,$(wildcard profiles/*/dvc.yaml)))"
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 11
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: $(READY)  ## make .venv from the hashed lock (the other commands do it when needed)
 
@@ -46,9 +46,19 @@ test: lint  ## lint, then run all tests, a smoke run of the whole pipeline among
 soak: $(READY)  ## the tests that take long: kills at random moments, every notebook in a browser
 	$(BIN)/python -m pytest -m soak
 
-lint: $(READY)  ## check style, imports and spelling
+lint: $(READY)  ## check style, imports, spelling and the rules of notebooks
 	$(BIN)/ruff check .
 	$(BIN)/codespell
+	$(BIN)/python -m ssl_pose lint
+
+new-arm: $(READY)  ## NAME=... [PROFILE=smoke] [BASE=...] [SET="KEY VALUE"]: add a row to the tables
+	@test -n "$(NAME)" || { echo 'error: give it a name: make new-arm NAME=my_arm SET="confidence_threshold 0.6"' >&2; exit 1; }
+	@$(BIN)/python -m ssl_pose new-arm "$(NAME)" --profile $(if $(filter file,$(origin PROFILE)),smoke,$(PROFILE)) \
+	  $(if $(BASE),--base $(BASE)) $(if $(SET),--set $(SET))
+
+tensorboard: $(READY)  ## look at the training logs of a profile in TensorBoard, on 127.0.0.1
+	$(BIN)/python -m ssl_pose tensorboard --profile $(PROFILE)
+	$(BIN)/tensorboard --logdir scratch/tensorboard/$(PROFILE) --host 127.0.0.1
 
 lab: $(READY)  ## open JupyterLab on 127.0.0.1
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks --LabApp.news_url=None \

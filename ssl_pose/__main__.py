@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -76,6 +77,19 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
     sweep.add_argument("--address", default="", help="of the cluster, host:port (default: this machine alone)")
     sweep.add_argument("--gpus", type=float, default=0.0, help="share of a GPU that a cell takes (0: a whole one)")
+    arm = commands.add_parser("new-arm", help="add an arm to a profile's params.yaml: a new row of the tables")
+    arm.set_defaults(command=add_new_arm)
+    arm.add_argument("name", help="of letters, digits and _")
+    arm.add_argument("--profile", default="smoke", help="default, or a folder of profiles/")
+    arm.add_argument("--base", default="dual_student_refine", help="the arm whose lines it starts from")
+    arm.add_argument("--title", default="", help="as tables show it (default: what differs)")
+    arm.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of `method`")
+    rules = commands.add_parser("lint", help="check the rules of notebooks")
+    rules.set_defaults(command=lint_notebooks)
+    rules.add_argument("notebooks", type=Path, nargs="*", help="(default: all of notebooks/)")
+    events = commands.add_parser("tensorboard", help="write the runs' logs as TensorBoard's event files")
+    events.set_defaults(command=write_tensorboard)
+    events.add_argument("--profile", default="default", help="default, or a folder of profiles/")
     worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
     worker.set_defaults(command=run_worker)
     worker.add_argument("folder", type=Path, help="where the job lies")
@@ -224,6 +238,36 @@ def run_sweep(given: argparse.Namespace) -> None:
     from ssl_pose.sweep import sweep
 
     sweep(open_profile(given.profile), address=given.address, gpus=given.gpus, data=given.data)
+
+
+def add_new_arm(given: argparse.Namespace) -> None:
+    from ssl_pose.arms import add_arm
+    from ssl_pose.profiles import CHANGES, open_profile
+
+    folder = open_profile(given.profile).folder
+    if (folder / CHANGES).exists():
+        raise ValueError(f"profile {given.profile} is derived: add the arm to its base, or edit {CHANGES}")
+    body = add_arm(folder / "params.yaml", given.name, given.base, dict(given.set), given.title)
+    print(f"{given.name} is in {os.path.relpath(folder / 'params.yaml')}:")
+    for key, value in body.items():
+        print(f"    {key}: {value}")
+    print(f"Train it and see its row in Table 2: make repro PROFILE={given.profile}")
+
+
+def lint_notebooks(given: argparse.Namespace) -> None:
+    from ssl_pose.notebook_rules import check_notebooks
+
+    check_notebooks(given.notebooks or sorted((REPOSITORY / "notebooks").glob("*.ipynb")))
+
+
+def write_tensorboard(given: argparse.Namespace) -> None:
+    from ssl_pose.logbook import write_events
+    from ssl_pose.profiles import open_profile
+
+    profile = open_profile(given.profile)
+    results, out = profile.folder / "results" / profile.config.profile, REPOSITORY / SCRATCH / "tensorboard"
+    folders = write_events(results, profile.config, out / given.profile)
+    print(f"{len(folders)} runs; look at them with: tensorboard --logdir {os.path.relpath(out / given.profile)}")
 
 
 def run_worker(given: argparse.Namespace) -> None:

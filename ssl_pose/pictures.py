@@ -67,6 +67,32 @@ def draw_samples(crops: np.ndarray, keypoints: np.ndarray, visibility: np.ndarra
     return figure
 
 
+def draw_exploration(views: np.ndarray, crop: np.ndarray, students: Sequence[Mapping[str, np.ndarray]],
+                     true_keypoint: np.ndarray, titles: Sequence[str]) -> Figure:
+    """What two students make of one joint: a row of the views (V, H, W, 3), then a row a student.
+
+    `students` hold named heatmaps (h, w) in the reference frame, drawn over the crop (H, W, 3), the first V of them
+    under their views. `titles` stand beside the students' rows. The ring is the label, in cells, the cross the peak.
+    """
+    rows, columns, (height, width) = 1 + len(students), len(students[0]), crop.shape[:2]
+    figure = Figure(figsize=(1.2 * columns + 0.4, 1.2 * rows * height / width + 0.4))
+    panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.12})
+    figure.subplots_adjust(left=0.06, right=0.99, top=0.93, bottom=0.01)  # a layout engine would take 0.2 s
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for number, (panel, view) in enumerate(zip(panels[0], views, strict=False)):
+        _show(panel, view, "weak view" if number == 0 else f"view {number}")
+    _show(panels[0, -1], crop, "crop")
+    dark = _dimmed(crop)
+    for row, (maps, title) in enumerate(zip(students, titles, strict=True), start=1):
+        for panel, (name, heatmap) in zip(panels[row], maps.items(), strict=True):
+            _show(panel, dark, name if row == 1 else "")
+            _overlay(panel, heatmap, true_keypoint, (height, width))
+        panels[row, 0].text(-0.12, 0.5, title, transform=panels[row, 0].transAxes, rotation=90, va="center",
+                            ha="center", fontsize=7.5)
+    return figure
+
+
 def _show(panel: Axes, image: np.ndarray, title: str) -> None:
     height, width = image.shape[:2]
     panel.imshow(image, interpolation="nearest")

@@ -31,7 +31,8 @@ predictions scoring population peaks pseudo_quality evaluation judging suppressi
 challenge download
 results paper statistics matching resampling label_analysis readings ablations
 claims tables figures pictures reporting overlays own_photos
-own_data workspace profiles exporting projection scheduling notebook pipeline cells sweep planning __main__
+own_data workspace exploring profiles arms logbook exporting projection scheduling notebook notebook_rules pipeline
+cells sweep planning __main__
 """
 WITHOUT_TORCH = """
 config skeleton metrics coco persons photos crops packing splits
