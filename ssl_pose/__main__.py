@@ -71,14 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
     plan.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
     add_coco_commands(commands)
-<<<<<<< HEAD
     sweep = commands.add_parser("sweep", help="run the missing cells of the grid on a Ray cluster")
     sweep.set_defaults(command=run_sweep)
     sweep.add_argument("--profile", default="default", help="default, or a folder of profiles/")
     sweep.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
     sweep.add_argument("--address", default="", help="of the cluster, host:port (default: this machine alone)")
     sweep.add_argument("--gpus", type=float, default=0.0, help="share of a GPU that a cell takes (0: a whole one)")
-=======
     add_everyday_commands(commands)
     worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
     worker.set_defaults(command=run_worker)
@@ -88,7 +86,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_everyday_commands(commands: argparse._SubParsersAction) -> None:
     """Commands around an experiment: a new arm, the rules of notebooks, curves."""
->>>>>>> 5b901de (The parser's everyday commands in a function of their own)
     arm = commands.add_parser("new-arm", help="add an arm to a profile's params.yaml: a new row of the tables")
     arm.set_defaults(command=add_new_arm)
     arm.add_argument("name", help="of letters, digits and _")
