@@ -25,6 +25,7 @@ from ssl_pose.scheduling import PipelineError, fitting_jobs, run_side_by_side
 from ssl_pose.workspace import REPOSITORY
 
 REBUILT = ("tables", "figures", "notebooks", "claims.json", "report.html")  # in results/<profile>, by analyses
+README_PROFILE = "evidence"
 PROJECTIONS = {"source", "code"}  # stages without a dependency on others
 WHOLE = re.compile(r"^ +(size|nfiles): \d+\n\Z", re.MULTILINE)  # how a dvc.lock ends: with an output of a stage
 EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc dag --dot`
@@ -70,10 +71,10 @@ def rebuild_report(profile: Profile, jobs: int = 0) -> None:
 
 
 def refresh_readme(profile: Profile) -> None:
-    """Puts the numbers of the default profile into the README, which shows no other."""
+    """Puts the numbers of the evidence into the README, which shows no other profile's."""
     from ssl_pose.reporting import readme_from_results, update_readme  # pandas: 1 s that other commands save
 
-    if profile.folder == REPOSITORY:
+    if profile.config.profile == README_PROFILE:
         update_readme(REPOSITORY / "README.md", readme_from_results(results_folder(profile), profile.config))
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ssl_pose.config import load_config, parse_config
+from ssl_pose.pipeline import README_PROFILE
 from ssl_pose.reporting import BEGIN, END, readme_from_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +16,8 @@ README = (ROOT / "README.md").read_text()
 
 def test_its_numbers_come_from_the_results():
     block = README.split(BEGIN)[1].split(END)[0].strip()
-    expected = readme_from_results(ROOT / "results" / "default", load_config(ROOT / "params.yaml"))
+    folder = ROOT / "profiles" / README_PROFILE
+    expected = readme_from_results(folder / "results" / README_PROFILE, load_config(folder / "params.yaml"))
     assert block == expected.strip()
 
 
