@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import evaluation, growth, input_path, pipeline, step, targets, throughput
+from benchmarks.document import refresh
 from benchmarks.results import FOLDER, load, store, worsened
 from benchmarks.timing import default_device
 
@@ -30,14 +31,17 @@ def main() -> int:
         parser.error(f"unknown benchmark {min(unknown)!r}; there are: {', '.join(BENCHMARKS)}")
     torch.set_num_threads(1)
     names = given.names or list(BENCHMARKS)
-    return measure(names, FOLDER) if given.command == "run" else check(names)
+    if given.command == "check":
+        return check(names)
+    measure(names, FOLDER)
+    refresh()
+    return 0
 
 
-def measure(names: list[str], folder: Path) -> int:
+def measure(names: list[str], folder: Path) -> None:
     for name in names:
         print(f"== {name}", flush=True)
         store(name, *BENCHMARKS[name](default_device()), folder=folder)
-    return 0
 
 
 def check(names: list[str]) -> int:
