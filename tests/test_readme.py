@@ -36,5 +36,7 @@ def test_its_links_lead_somewhere(path: str):
 
 
 def test_it_names_every_profile():
-    profiles = {path.parent.name for path in ROOT.glob("profiles/*/params.yaml")}
-    assert profiles | {"default"} == set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    profiles = {path.parent.name for path in ROOT.glob("profiles/*/dvc.yaml")}
+    table = README.split("\n## Profiles\n")[1].split("\n## ")[0]
+    first_cells = re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)
+    assert profiles | {"default"} == set(re.findall(r"`(\w+)`", " ".join(first_cells)))
