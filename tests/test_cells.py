@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from ssl_pose.cells import grid_cells, is_evaluated, is_trained, run_cell, run_cells
+from ssl_pose.coco import load_persons
 from ssl_pose.config import override
-from ssl_pose.crops import load_crops, pack_crops
+from ssl_pose.crops import load_crops
+from ssl_pose.packing import pack_crops
 from ssl_pose.splits import split_labels, write_split
 from ssl_pose.workspace import PIPELINE, REPOSITORY, Workspace, open_workspace
 
@@ -33,7 +35,8 @@ def here(tmp_path: Path, coco_directory, monkeypatch) -> Workspace:
     here = open_workspace("params.yaml", PIPELINE)
     config = here.config
     for split in ("train", "val"):
-        pack_crops(directory, f"{split}2017", here.crops(split), config.data.input_size, 1.5, 1.25)
+        persons = load_persons(directory, f"{split}2017")
+        pack_crops(directory, persons, here.crops(split), config.data.input_size, 1.5, 1.25)
     crops = load_crops(here.crops("train"))
     labeled = split_labels(crops.image_id, crops.annotation_id, 2, 0)
     write_split(here.split(0), crops, labeled, label_count=2, seed=0, method="hash", unit="image")
