@@ -17,17 +17,23 @@ from pathlib import Path
 from ssl_pose.files import write_text
 
 PACKAGE = "ssl_pose"
+FOR_PEOPLE = ("80_explore", "82_own_photos")  # notebooks that are no stage of the pipeline
 
 
 def write_projections(notebooks: Path, package: Path, out: Path) -> list[Path]:
-    """Writes `<out>/<notebook>.py` for every notebook of the folder; one that would not change is left alone."""
+    """Writes `<out>/<notebook>.py` for every stage's notebook; one that would not change is left alone."""
     written = []
-    for notebook in sorted(notebooks.glob("*.ipynb")):
+    for notebook in stage_notebooks(notebooks):
         path, text = out / f"{notebook.stem}.py", project(notebook, package)
         if not path.exists() or path.read_text() != text:
             write_text(text, path)
         written.append(path)
     return written
+
+
+def stage_notebooks(folder: Path) -> list[Path]:
+    """The notebooks of the folder that are stages of the pipeline, in order."""
+    return [path for path in sorted(folder.glob("*.ipynb")) if path.stem not in FOR_PEOPLE]
 
 
 def project(notebook: Path, package: Path) -> str:

@@ -13,11 +13,19 @@ import pytest
 import yaml
 
 from ssl_pose.config import Config
-from ssl_pose.projection import code_cells, imported_modules, project, reached_modules, strip, write_projections
+from ssl_pose.projection import (
+    code_cells,
+    imported_modules,
+    project,
+    reached_modules,
+    stage_notebooks,
+    strip,
+    write_projections,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ssl_pose"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = stage_notebooks(ROOT / "notebooks")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # A module may read sections that this notebook's path through it does not touch.
 NOT_ON_THE_PATH = {"12_data_figures": {"arms", "seeds"}, "30_burn_in": {"method"}}
