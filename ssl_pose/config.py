@@ -99,6 +99,13 @@ class ViewConfig:
     num_cutouts: int = bounded(0)  # grey boxes at random places
     cutout_size: float = bounded(0.0, 1.0)  # largest side of such a box, as a share of the input's shorter side
 
+    def scaled(self, strength: float) -> ViewConfig:
+        """The family with every width of geometry and colour multiplied; probabilities and cutouts stay."""
+        wider = {name: strength * getattr(self, name)
+                 for name in ("rotation_deg", "shift", "brightness", "contrast", "saturation")}
+        box_scale = tuple(max(0.1, 1 + strength * (bound - 1)) for bound in self.box_scale)
+        return replace(self, box_scale=box_scale, **wider)
+
 
 @dataclass(frozen=True)
 class ViewsConfig:
@@ -222,6 +229,7 @@ class EvaluationConfig:
     pck_reference: Literal["torso", "box"]
     num_pseudo_persons: int = bounded(1)  # persons of the pool on which pseudo-heatmaps are scored
     num_views: int = bounded(1)  # extra views with which pseudo-heatmaps are scored (Table 1)
+    view_strengths: tuple[float, ...] = bounded(0.0, 5.0)  # by which the widths of the extra views are multiplied
     num_examples: int = bounded(1)  # best and worst persons whose crops and heatmaps are kept for figures
 
 
@@ -239,6 +247,7 @@ class Config:
     training: TrainingConfig
     evaluation: EvaluationConfig
     arms: dict[str, ArmConfig]  # those of the grid, in its order
+    predictions: dict[str, float]  # of the phase diagram: cell -> probability that the claim holds there
 
     def arm(self, name: str) -> ArmConfig:
         """The method of one arm: the `method` section with the arm's own lines laid over it."""
@@ -317,6 +326,9 @@ def _check_together(config: Config) -> None:
     for name in config.grid:
         if name not in config.arms or config.grid.count(name) > 1:
             raise ConfigError(f"grid: {name!r} must be named once and stand under arms: {', '.join(config.arms)}")
+    for cell, probability in config.predictions.items():
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"predictions: {cell!r} must be a probability in [0, 1], got {probability}")
     _check_model(config)
     _check_length(config.training)
     if config.data.source == "synthetic" and config.data.unlabeled_photos:

@@ -72,10 +72,19 @@ def evaluate_run(
         **pool_examples(networks[arm.label_networks[0]], persons, sample, config, arm, seed, count),
     })
     size = heatmap_size(config.data.input_size, config.model.heatmap_stride)
+
+    def score_strength(strength: float) -> dict[str, dict[str, float | None]]:
+        seen = answers if strength == 1 else [
+            predict_pool(networks[number], number, persons, sample, config, arm, seed, strength)
+            for number in arm.label_networks
+        ]
+        return score_pool(seen, sample, arm.confidence_threshold, size)
+
     record = {
         "arm": arm_name, "seed": seed, "networks": scores, **summary,
         "decoding": compare_decoders([networks[number] for number in arm.reported_networks], val, config),
         "pseudo": score_pool(answers, sample, arm.confidence_threshold, size),
+        "pseudo_by_strength": {f"{strength:g}": score_strength(strength) for strength in rules.view_strengths},
         "selection": score_selection(answers, sample, arm),
     }
     write_json({name: value for name, value in summary.items() if value is not None}, folder / "scores.json")

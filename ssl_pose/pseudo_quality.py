@@ -98,10 +98,13 @@ def judged_persons(
     return val, np.zeros(len(val), bool)
 
 
-def draw_pool_views(config: Config, num_persons: int, seed: int) -> list[Views]:
-    """The V views of each person, weak first; drawn on the CPU, so that every device sees the same."""
+def draw_pool_views(config: Config, num_persons: int, seed: int, strength: float = 1.0) -> list[Views]:
+    """The V views of each person, weak first; drawn on the CPU, so that every device sees the same.
+
+    `strength` multiplies the widths of the extra views.
+    """
     families = [("weak", config.views.weak)]
-    families += [(f"view{k}", config.views.multi) for k in range(config.evaluation.num_views)]
+    families += [(f"view{k}", config.views.multi.scaled(strength)) for k in range(config.evaluation.num_views)]
     return [
         sample_views(family, num_persons, config.data.input_size, make_generator(seed, "pool_quality", name))
         for name, family in families
@@ -110,11 +113,12 @@ def draw_pool_views(config: Config, num_persons: int, seed: int) -> list[Views]:
 
 @torch.no_grad()
 def predict_pool(
-    network: nn.Module, number: int, crops: CropSet, sample: PoolSample, config: Config, arm: ArmConfig, seed: int
+    network: nn.Module, number: int, crops: CropSet, sample: PoolSample, config: Config, arm: ArmConfig, seed: int,
+    strength: float = 1.0,
 ) -> PoolPredictions:
     """The peaks of the three pseudo-heatmaps of each sampled person, and the uncertainty over all views."""
     pool = open_pool(crops, next(network.parameters()).device)
-    views = draw_pool_views(config, len(sample.person), seed)
+    views = draw_pool_views(config, len(sample.person), seed, strength)
     batch = max(1, config.evaluation.batch_size // len(views))
     parts: dict[str, list[_Peaks]] = {mode: [] for mode in MODES}
     uncertainties = []

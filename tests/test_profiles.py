@@ -48,7 +48,7 @@ def test_the_protocols_are_the_published_ones():
     assert (full.splits.label_count, full.data.unlabeled_photos) == (0, True)
 
 
-@pytest.mark.parametrize("name", ["coco_partial_1k", *DERIVED])
+@pytest.mark.parametrize("name", ["coco_partial_1k", *(name for name in DERIVED if name.startswith("coco"))])
 def test_every_number_of_a_protocol_says_where_it_comes_from(name: str):
     """The source, or [A] for assumed, behind each number that shapes results; hardware and bookkeeping need none."""
     free = ("seeds", "max_", "num_", "canvas", "log_every", "checkpoint", "batch_size", "nested", "base", "detections",
