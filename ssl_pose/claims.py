@@ -76,7 +76,8 @@ def primary_claims(config: Config) -> list[Claim]:
 
 def check_claims(config: Config) -> list[Claim]:
     """What must hold for the benchmark to be one: labels help, and so does every semi-supervised arm."""
-    learning = [name for name, arm in config.arms.items() if arm.framework in SEMI_SUPERVISED]
+    learning = [name for name, arm in config.arms.items()
+                if arm.framework in SEMI_SUPERVISED and not arm.label_count]  # with the labels of `supervised`
     below = [*learning, *(["supervised"] if "supervised" in config.arms else [])]
     pairs = [(name, "supervised") for name in learning] + [("all_labels", name) for name in below]
     claims = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -195,6 +196,59 @@ def draw_costs(costs: pd.DataFrame) -> Figure:
     axes.set(xlabel="training of one run, million image passes (a backward pass counts two)", ylabel="AP, %")
     _shared_legend(figure)
     return _finish(figure, "both")
+
+
+def draw_label_counts(levels: pd.DataFrame, ceiling: float) -> Figure:
+    """A line a curve: AP over the label count, mean and std over seeds; dashed: all labels."""
+    figure = Figure(figsize=(7.4, 5.0), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(ceiling, linestyle="--", color=GREY, label="all labels")
+    for place, (title, rows) in enumerate(levels.groupby("curve", sort=False)):
+        axes.errorbar(rows.label_count, rows.AP_mean.astype(float), rows.AP_std.astype(float).fillna(0.0), capsize=3,
+                      color=PALETTE[place % 10], marker=MARKERS[place % 10], label=title)
+    counts = sorted(levels.label_count.unique())
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.set(xlabel="labelled photos (or persons, by the profile's unit)", ylabel="AP, %")
+    _shared_legend(figure)
+    return _finish(figure, "both")
+
+
+def draw_phases(cells: pd.DataFrame) -> Figure:
+    """A panel a claim: a field a cell with its difference in points; bold: the interval excludes zero.
+
+    A tick or a cross says whether the prediction was on the right side; a dot, that there was none or it was even.
+    """
+    claims = list(dict.fromkeys(cells.claim))
+    rows = len(cells.drop_duplicates(["label_count", "steps"]))
+    figure = Figure(figsize=(max(4.0, 3.4 * len(claims)), 1.8 + 0.6 * rows), layout="constrained")
+    panels = figure.subplots(1, max(1, len(claims)), squeeze=False)[0]
+    for panel, claim in zip(panels, claims, strict=False):  # a grid without cells has one empty panel
+        part = cells[cells.claim == claim]
+        table = part.pivot(index=["label_count", "steps"], columns="value", values="difference_mean").astype(float)
+        reach = max(float(table.abs().max().max()), 1e-9)
+        panel.pcolormesh(table, cmap="PuOr", vmin=-1.5 * reach, vmax=1.5 * reach, edgecolor="white", linewidth=2)
+        for cell in part.itertuples():
+            x = table.columns.get_loc(cell.value) + 0.5
+            y = table.index.get_loc((cell.label_count, cell.steps)) + 0.5
+            panel.text(x, y, f"{cell.difference_mean:+.1f} {_right(cell)}", ha="center", va="center", fontsize=9,
+                       fontweight="normal" if cell.state == "open" else "bold")
+        panel.set_xticks(np.arange(len(table.columns)) + 0.5, [f"{value:g}" for value in table.columns])
+        panel.set_yticks(np.arange(len(table)) + 0.5, [f"{count} labels, {steps:g}" for count, steps in table.index],
+                         fontsize=8.5)
+        panel.set_xlabel({"horizon": "EMA horizon, share of the run", "strength": "strength of the extra views"}[
+            part.setting.iloc[0]])
+        panel.set_title(claim.replace(" by ", "\nby "), fontsize=9)
+        panel.tick_params(length=0)
+    return figure
+
+
+def _right(cell: NamedTuple) -> str:
+    """Whether a cell's prediction was on the right side of one half."""
+    if pd.isna(cell.prediction) or cell.prediction == 0.5:
+        return "\u00b7"
+    return "\u2713" if (cell.prediction > 0.5) == (cell.difference_mean > 0) else "\u2717"
 
 
 def draw_reliability(bins: pd.DataFrame, titles: Mapping[str, str]) -> Figure:

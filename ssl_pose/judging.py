@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ssl_pose.coco import write_results
-from ssl_pose.config import Config
+from ssl_pose.config import ArmConfig, Config
 from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.evaluation import (
     decode_to_canvas,
@@ -28,6 +28,7 @@ from ssl_pose.heatmap import DECODERS, image_to_heatmap_points, render_heatmaps
 from ssl_pose.model import heatmap_size
 from ssl_pose.predictions import Predictions, dequantize, write_predictions
 from ssl_pose.pseudo_quality import (
+    PoolSample,
     judged_persons,
     predict_pool,
     sample_pool,
@@ -72,24 +73,30 @@ def evaluate_run(
         **pool_examples(networks[arm.label_networks[0]], persons, sample, config, arm, seed, count),
     })
     size = heatmap_size(config.data.input_size, config.model.heatmap_stride)
-
-    def score_strength(strength: float) -> dict[str, dict[str, float | None]]:
-        seen = answers if strength == 1 else [
-            predict_pool(networks[number], number, persons, sample, config, arm, seed, strength)
-            for number in arm.label_networks
-        ]
-        return score_pool(seen, sample, arm.confidence_threshold, size)
-
     record = {
         "arm": arm_name, "seed": seed, "networks": scores, **summary,
         "decoding": compare_decoders([networks[number] for number in arm.reported_networks], val, config),
         "pseudo": score_pool(answers, sample, arm.confidence_threshold, size),
-        "pseudo_by_strength": {f"{strength:g}": score_strength(strength) for strength in rules.view_strengths},
+        "pseudo_by_strength": score_strengths(networks, persons, sample, config, arm, seed),
         "selection": score_selection(answers, sample, arm),
     }
     write_json({name: value for name, value in summary.items() if value is not None}, folder / "scores.json")
     write_json(record, folder / "metrics.json")
     return record
+
+
+def score_strengths(
+    networks: list[nn.Module], persons: CropSet, sample: PoolSample, config: Config, arm: ArmConfig, seed: int
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """`score_pool` by each of `evaluation.view_strengths` but 1, the family's own."""
+    size = heatmap_size(config.data.input_size, config.model.heatmap_stride)
+    table = {}
+    for strength in config.evaluation.view_strengths:
+        if strength != 1:
+            answers = [predict_pool(networks[number], number, persons, sample, config, arm, seed, strength)
+                       for number in arm.label_networks]
+            table[f"{strength:g}"] = score_pool(answers, sample, arm.confidence_threshold, size)
+    return table
 
 
 def compare_decoders(networks: list[nn.Module], val: CropSet, config: Config) -> dict[str, dict[str, float | None]]:

@@ -130,6 +130,27 @@ SECTIONS = (
          ("costs", "Accuracy and the image passes of training, in millions")),
         (("ablations", "Differences from the baseline", "A row an arm: difference of AP with its interval, by group"),
          ("costs", "Accuracy against compute", "AP over the image passes of training, a numbered point an arm")),
+        notebook="74_ablations",
+    ),
+    Section(
+        "label_counts", "What labels are worth",
+        "Arms that differ in their label count alone are a curve. “Equivalent” is how many labels supervised training "
+        "needs for the same AP, read off its own curve; it is empty beyond that curve's ends. Intervals are 95 % t "
+        "intervals of their own. Empty where the profile has one label count.",
+        (("label_counts", "Accuracy over labels; gain over supervised training with the same labels, points"),
+         ("label_counts_paired", "Method against method, percent of the headroom at that count")),
+        (("label_counts", "Accuracy over labels", "AP over the number of labels, a line a method"),),
+        notebook="76_label_counts",
+    ),
+    Section(
+        "phases", "Where the claims hold",
+        "A cell is a claim about plain arms in one setting, and holds where the mean difference over the seeds is "
+        "above zero. Where the profile has predictions, they were made before its cells were run; a Brier score of 0 "
+        "is perfect, a coin has 0.25.",
+        (("phases", "Differences in points, with 95 % intervals"), ("predictions", "The predictions' score")),
+        (("phases", "The diagram (bold: the interval excludes zero; a tick: predicted)",
+          "A panel a claim, a field a setting: the difference in points and whether it was predicted"),),
+        notebook="78_phases",
     ),
     Section(
         "readings", "The same networks, read in other ways",
@@ -139,6 +160,7 @@ SECTIONS = (
          ("per_joint", "PCK@0.2 of each joint, %")),
         (("reliability", "Is a confident joint a right one?",
           "Share of right joints over the height of their peaks, a line an arm"),),
+        notebook="72_readings",
     ),
     Section(
         "data", "The people",

@@ -30,6 +30,7 @@ training costs
 predictions scoring population peaks pseudo_quality evaluation judging suppression inference published
 challenge download
 results paper statistics matching resampling label_analysis readings ablations
+label_counts phases
 claims tables figures pictures reporting overlays own_photos
 own_data workspace exploring profiles arms logbook exporting projection scheduling notebook notebook_rules pipeline
 cells sweep planning __main__
@@ -37,6 +38,7 @@ cells sweep planning __main__
 WITHOUT_TORCH = """
 config skeleton metrics coco persons photos crops packing splits
 results paper statistics matching resampling label_analysis readings ablations
+label_counts phases
 claims tables figures pictures reporting overlays download
 workspace profiles projection notebook scheduling pipeline
 """

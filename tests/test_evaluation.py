@@ -248,6 +248,22 @@ def test_an_ideal_network_has_ideal_pseudo_heatmaps_whatever_the_views():
     assert (found.confidence["maximum"] >= found.confidence["none"]).all()
 
 
+def test_the_strength_widens_the_extra_views_and_leaves_the_weak_one_alone():
+    config = small_config()
+    none, usual, wide = (pseudo_quality.draw_pool_views(config, 64, 0, strength) for strength in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(none[0].matrix, wide[0].matrix, rtol=0, atol=0)
+    family = replace(config.views.multi, flip_probability=0.0)
+    assert family.scaled(1.0) == family
+    narrow = replace(family, rotation_deg=20.0, box_scale=(0.75, 1.25)).scaled(0.5)
+    assert (narrow.rotation_deg, narrow.box_scale, narrow.rotation_probability) == (
+        10.0, (0.875, 1.125), family.rotation_probability)
+    still = torch.eye(3).expand(64, 3, 3)
+    upright = torch.where(none[1].flip[:, None, None], still, none[1].matrix)
+    torch.testing.assert_close(upright, still, rtol=0, atol=1e-4)
+    turns = [torch.atan2(views[1].matrix[:, 1, 0], views[1].matrix[:, 1, 1]).std() for views in (usual, wide)]
+    assert turns[1] > 1.5 * turns[0]
+
+
 def test_all_arms_of_a_seed_meet_the_same_persons_in_the_same_views_in_batches_of_any_size():
     crops, labeled = people_with_dots(), np.arange(10) < 3
     samples, answers = [], []

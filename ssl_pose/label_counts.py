@@ -1,0 +1,100 @@
+"""Accuracy over the number of labels: what a method gains where, and how many more labels would have done the same.
+
+Arms that differ in `label_count` alone are one curve. Shares of the headroom are those of the level: all labels minus
+supervised at the same count, mean over seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ssl_pose import statistics
+from ssl_pose.config import Config
+
+Curves = dict[str, dict[int, str]]  # title: arm by label count, rising
+BASE = "supervised"  # the arm of the grid whose curve the others are measured against
+LEVEL_COLUMNS = ["curve", "label_count", "arm", "AP_mean", "AP_std", "of_all_labels", "gain_mean", "low", "high",
+                 "equivalent", "seeds"]
+PAIR_COLUMNS = ["better", "worse", "label_count", "difference_mean", "difference_std", "of_headroom", "low", "high",
+                "seeds"]
+
+
+def label_curves(config: Config) -> Curves:
+    """The curves of at least two counts, called by the title at the split's own count where that is in the grid."""
+    groups: dict[tuple, dict[int, str]] = {}
+    for name, arm in config.arms.items():
+        if arm.labels == "few":
+            method = tuple(sorted((key, value) for key, value in arm.method.items() if key != "label_count"))
+            groups.setdefault(method, {})[arm.label_count or config.splits.label_count] = name
+    curves = [dict(sorted(arms.items())) for arms in groups.values() if len(arms) > 1]
+    return {_title(arms, config): arms for arms in curves}
+
+
+def level_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """A row a (curve, label count).
+
+    `of_all_labels`: AP as a percentage of that of all labels. `gain`, `low`, `high`: points over supervised training
+    with the same labels, paired by seed, with a 95 % t interval. `equivalent`: how many labels supervised training
+    needs for the same mean AP, read off its curve, linear in the logarithm of the count; None beyond its ends.
+    """
+    curves = label_curves(config)
+    wide = scores.pivot(index="seed", columns="arm", values="AP")
+    base = next((arms for arms in curves.values() if BASE in arms.values()), {})
+    ceiling = wide["all_labels"].mean() if "all_labels" in wide else float("nan")
+    rows = []
+    for title, arms in curves.items():
+        for count, arm in arms.items():
+            mean, std = statistics.mean_and_std(wide[arm])
+            row = {"curve": title, "label_count": count, "arm": arm, "AP_mean": mean, "AP_std": std,
+                   "of_all_labels": 100 * mean / ceiling, "seeds": len(wide)}
+            if count in base and arms is not base:
+                gains = (wide[arm] - wide[base[count]]).tolist()
+                row["gain_mean"] = float(np.mean(gains))
+                row["low"], row["high"] = statistics.paired_interval(gains) or (None, None)
+            if base and arms is not base:
+                row["equivalent"] = equivalent_count(mean, list(base), [wide[other].mean() for other in base.values()])
+            rows.append(row)
+    return pd.DataFrame(rows, columns=LEVEL_COLUMNS)
+
+
+def equivalent_count(score: float, counts: Sequence[int], scores: Sequence[float]) -> float | None:
+    """The label count at which the rising curve through (counts, scores) has `score`; None beyond its ends."""
+    rising = np.maximum.accumulate(np.asarray(scores, float))
+    if not rising[0] <= score <= rising[-1]:
+        return None
+    return float(np.exp(np.interp(score, rising, np.log(counts))))
+
+
+def pair_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """A row a (pair of curves but for the supervised, label count that both have): paired differences of AP.
+
+    The better of the two over all counts stands first. `of_headroom`, `low` and `high` are percent of the headroom.
+    """
+    curves = label_curves(config)
+    wide = scores.pivot(index="seed", columns="arm", values="AP")
+    base = next((arms for arms in curves.values() if BASE in arms.values()), {})
+    rows = []
+    for pair in itertools.combinations([title for title, arms in curves.items() if arms is not base], 2):
+        shared = [count for count in curves[pair[0]] if count in curves[pair[1]] and count in base]
+        if not shared or "all_labels" not in wide:
+            continue
+        means = [wide[[curves[title][count] for count in shared]].to_numpy().mean() for title in pair]
+        better, worse = pair if means[0] >= means[1] else pair[::-1]
+        for count in shared:
+            headroom = (wide["all_labels"] - wide[base[count]]).mean()
+            differences = wide[curves[better][count]] - wide[curves[worse][count]]
+            mean, std = statistics.mean_and_std(differences)
+            low, high = statistics.paired_interval(100 * differences / headroom) or (None, None)
+            rows.append({"better": better, "worse": worse, "label_count": count, "difference_mean": mean,
+                         "difference_std": std, "of_headroom": 100 * mean / headroom, "low": low, "high": high,
+                         "seeds": len(differences)})
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+def _title(arms: dict[int, str], config: Config) -> str:
+    own = arms.get(config.splits.label_count, next(iter(arms.values())))
+    return config.arm(own).title
