@@ -124,7 +124,10 @@ def add_coco_commands(commands: argparse._SubParsersAction) -> None:
     export.set_defaults(command=export_model)
     export.add_argument("output", type=Path, help="the folder")
     predict.add_argument("--model", type=Path, help="exported folder or published checkpoint, instead of a run")
-    for command in (predict, export):
+    labels = commands.add_parser("pseudo-labels", help="write a run's pseudo-labels of its pool as a COCO file")
+    labels.set_defaults(command=export_pseudo_labels)
+    labels.add_argument("output", type=Path, help="the JSON file")
+    for command in (predict, export, labels):
         command.add_argument("--profile", default="default", help="default, or a folder of profiles/")
         command.add_argument("--arm", default="full", help="a name under `arms` in params.yaml")
         command.add_argument("--seed", type=int, default=0, help="the replicate")
@@ -226,6 +229,13 @@ def export_model(given: argparse.Namespace) -> None:
     from ssl_pose.exporting import export_run, profile_workspace
 
     print(export_run(profile_workspace(given.profile), given.arm, given.seed, given.output))
+
+
+def export_pseudo_labels(given: argparse.Namespace) -> None:
+    from ssl_pose.exporting import export_labels, profile_workspace
+
+    counts = export_labels(profile_workspace(given.profile), given.arm, given.seed, given.output)
+    print(f"{given.output}: {counts['persons']} persons, {counts['kept']} of {counts['joints']} joints kept")
 
 
 def score_model(given: argparse.Namespace) -> None:

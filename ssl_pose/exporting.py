@@ -14,14 +14,18 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ssl_pose.config import ConfigError, ModelConfig
+from ssl_pose.crops import load_crops
 from ssl_pose.evaluation import load_run
 from ssl_pose.files import new_directory, write_json, write_text
 from ssl_pose.inference import PoseModel
 from ssl_pose.model import CheckpointError, load_networks, save_networks
+from ssl_pose.persons import training_persons
 from ssl_pose.profiles import open_profile
 from ssl_pose.provenance import describe_code
+from ssl_pose.pseudo_export import export_pseudo_labels
 from ssl_pose.published import load_simplebaseline_checkpoint
 from ssl_pose.skeleton import KEYPOINT_NAMES
+from ssl_pose.splits import arm_labels, read_split
 from ssl_pose.training import choose_device
 from ssl_pose.workspace import Workspace
 
@@ -65,6 +69,19 @@ def export_run(here: Workspace, arm: str, seed: int, folder: Path) -> Path:
         write_json(about, partial / "model.json")
         write_text(_card(here, arm, seed, len(opened.networks)), partial / "README.md")
     return folder
+
+
+def export_labels(here: Workspace, arm_name: str, seed: int, path: Path) -> dict[str, int]:
+    """Writes what a run's label networks say of its unlabelled pool to `path`, a COCO file; returns the counts."""
+    config, arm = here.config, here.config.arm(arm_name)
+    weights, crops = here.model(arm_name, seed), load_crops(here.crops("train"))
+    if not weights.exists():
+        raise ConfigError(f"no weights {weights}; train the run first: make repro PROFILE={config.profile}")
+    networks = load_run(weights, config)
+    labeled = arm_labels(arm, read_split(here.split(seed), crops), crops, config.splits, seed)
+    persons = training_persons(here.coco, config.data)
+    return export_pseudo_labels([networks[number] for number in arm.label_networks], persons, crops, labeled, config,
+                                arm, seed, path)
 
 
 def open_model(path: Path, input_size: tuple[int, int] | None = None, device: str = "auto") -> PoseModel:

@@ -27,7 +27,7 @@ draws render body clothing backdrop scene synthetic
 coco persons photos crops packing splits
 augment strong_paths backbones model batches pseudo_label losses frameworks provenance schedules distributed launching
 training costs
-predictions scoring population peaks pseudo_quality evaluation judging suppression inference published
+predictions scoring population peaks pseudo_quality evaluation judging pseudo_export suppression inference published
 challenge download
 results paper statistics matching resampling label_analysis readings ablations
 label_counts phases
