@@ -1,0 +1,27 @@
+"""The numbers of the first 20 steps are those that were written down: an edit that should not move them did not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.golden_trace import ARMS, PATH, STEPS, trace
+
+GOLDEN = json.loads(PATH.read_text())
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_twenty_steps_repeat_the_golden_trace(arm):
+    found = trace(arm)
+    assert found.keys() == GOLDEN[arm].keys()
+    for column, values in found.items():
+        assert len(values) == STEPS
+        np.testing.assert_allclose(values, GOLDEN[arm][column], rtol=1e-4, atol=1e-6, err_msg=column)
+
+
+def test_the_trace_sees_what_it_guards():
+    """Joints are kept and dropped, losses of both kinds count, and the arms differ."""
+    for arm in ARMS:
+        assert min(GOLDEN[arm]["consistency_loss"]) > 0
+        assert GOLDEN[arm]["loss"] != GOLDEN[ARMS[0] if arm != ARMS[0] else ARMS[1]]["loss"]
+    assert 0 < min(GOLDEN["full"]["kept"]) < max(GOLDEN["full"]["kept"]) < 1
