@@ -30,8 +30,9 @@ def small_config() -> Config:
     config = load_config(Path(__file__).parent.parent / "params.yaml")
     training = replace(config.training, steps=STEPS, warmup_steps=5, learning_rate=2.0e-4, labeled_batch=4,
                        unlabeled_batch=4, log_every=1, num_threads=1, device="cpu", precision="fp32")
+    arms = {arm: replace(config.arm(arm), confidence_threshold=0.1) for arm in ARMS}
     return replace(config, data=replace(config.data, input_size=INPUT_SIZE), training=training,
-                   model=replace(config.model, width=4))
+                   model=replace(config.model, width=4), arms=arms)
 
 
 def write_start(config: Config, path: Path) -> None:

@@ -22,6 +22,6 @@ def test_twenty_steps_repeat_the_golden_trace(arm):
 def test_the_trace_sees_what_it_guards():
     """Joints are kept and dropped, losses of both kinds count, and the arms differ."""
     for arm in ARMS:
-        assert min(GOLDEN[arm]["consistency_loss"]) > 0
+        assert sum(value > 0 for value in GOLDEN[arm]["consistency_loss"]) > STEPS / 2
         assert GOLDEN[arm]["loss"] != GOLDEN[ARMS[0] if arm != ARMS[0] else ARMS[1]]["loss"]
     assert 0 < min(GOLDEN["full"]["kept"]) < max(GOLDEN["full"]["kept"]) < 1
