@@ -235,8 +235,8 @@ def draw_phases(cells: pd.DataFrame) -> Figure:
             panel.text(x, y, f"{cell.difference_mean:+.1f} {_right(cell)}", ha="center", va="center", fontsize=9,
                        fontweight="normal" if cell.state == "open" else "bold")
         panel.set_xticks(np.arange(len(table.columns)) + 0.5, [f"{value:g}" for value in table.columns])
-        panel.set_yticks(np.arange(len(table)) + 0.5, [f"{count} labels, {steps:g}" for count, steps in table.index],
-                         fontsize=8.5)
+        labels = [f"{count} labels, length {steps:g}" for count, steps in table.index]
+        panel.set_yticks(np.arange(len(table)) + 0.5, labels, fontsize=8.5)
         panel.set_xlabel({"horizon": "EMA horizon, share of the run", "strength": "strength of the extra views"}[
             part.setting.iloc[0]])
         panel.set_title(claim.replace(" by ", "\nby "), fontsize=9)

@@ -11,9 +11,14 @@ from pycocotools.coco import COCO
 
 from ssl_pose.batches import open_pool
 from ssl_pose.coco import DataError, load_persons
+from ssl_pose.config import ConfigError
 from ssl_pose.crops import load_crops
+from ssl_pose.exporting import export_labels
+from ssl_pose.model import save_networks
 from ssl_pose.packing import pack_crops
 from ssl_pose.pseudo_export import CHUNK, draw_views, export_pseudo_labels, label_persons
+from ssl_pose.splits import write_split
+from ssl_pose.workspace import Workspace
 from tests.test_evaluation import DotFinder, people_with_dots, small_config
 from tests.test_inference import CONFIG, random_networks
 
@@ -69,6 +74,25 @@ def test_the_same_run_gives_the_same_bytes_and_an_arm_without_a_threshold_keeps_
     assert first == second
     assert first["kept"] == first["joints"]
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_a_run_labels_the_pool_of_its_own_split(packed, rendered_coco, tmp_path):
+    records, crops = packed
+    here = Workspace(CONFIG, tmp_path, tmp_path, {})
+    here.coco.parent.mkdir()
+    here.coco.symlink_to(rendered_coco)
+    here.crops("train").parent.mkdir()
+    here.crops("train").symlink_to(crops.directory)
+    labeled = crops.image_id == crops.image_id[0]
+    write_split(here.split(0), crops, labeled, label_count=1, seed=0, method="hash", unit="image")
+    with pytest.raises(ConfigError, match=r"no weights .*; train the run first"):
+        export_labels(here, "teacher_student_refine", 0, tmp_path / "labels.json")
+    save_networks(here.model("teacher_student_refine", 0), random_networks(2), CONFIG.model)
+    counts = export_labels(here, "teacher_student_refine", 0, tmp_path / "labels.json")
+    assert counts["persons"] == (~labeled).sum()
+    content = json.loads((tmp_path / "labels.json").read_text())
+    assert {entry["id"] for entry in content["annotations"]} == set(records.annotation_id[~labeled].tolist())
+    assert {number for entry in content["annotations"] for number in entry["keypoint_network"]} == {0}  # the teacher
 
 
 def test_an_ideal_network_says_the_hidden_labels_and_a_worse_one_is_not_asked():
