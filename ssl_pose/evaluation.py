@@ -44,6 +44,7 @@ MEAN_OF_NETWORKS = 2  # its number among the networks of a run
 FIGURE_1_JOINT = 16  # the right ankle
 MIN_ANNOTATED = 9  # keypoints of a person shown as best or worst, where there are such persons
 Networks = Sequence[nn.Module]
+Reading = tuple[str, bool]  # decoder, and whether with flip test
 
 
 def load_run(path: Path, config: Config) -> list[nn.Module]:
@@ -58,18 +59,31 @@ def load_run(path: Path, config: Config) -> list[nn.Module]:
     return load_networks(path, config.model, device)
 
 
-@torch.no_grad()
 def predict_keypoints(networks: Networks, crops: CropSet, config: Config) -> list[Predictions]:
     """Predictions of each network, and of the mean of their heatmaps if there are two, for N persons."""
+    own = (config.evaluation.decoder, config.evaluation.flip_test)
+    return predict_readings(networks, crops, config, [own])[own]
+
+
+@torch.no_grad()
+def predict_readings(
+    networks: Networks, crops: CropSet, config: Config, readings: Sequence[Reading]
+) -> dict[Reading, list[Predictions]]:
+    """`predict_keypoints` by several decoders, with or without flip test, from the same heatmaps."""
     pool = open_pool(crops, next(networks[0].parameters()).device)
-    parts = []
+    parts: dict[Reading, list] = {reading: [] for reading in readings}
     for rows in torch.arange(len(crops), device=pool.device).split(config.evaluation.batch_size):
         images = reference_images(pool, rows, config)
-        precision, flip_test = config.training.precision, config.evaluation.flip_test
-        heatmaps = [predict_reference(network, images, config.model, precision, flip_test) for network in networks]
-        heatmaps += [torch.stack(heatmaps).mean(0)] if len(networks) > 1 else []
-        parts.append([decode_to_canvas(maps, pool.to_reference, config) for maps in heatmaps])
-    return [_join(number, columns) for number, columns in enumerate(zip(*parts, strict=True))]
+        for flip_test in sorted({flip for _, flip in readings}):
+            heatmaps = [predict_reference(network, images, config.model, config.training.precision, flip_test)
+                        for network in networks]
+            heatmaps += [torch.stack(heatmaps).mean(0)] if len(networks) > 1 else []
+            for reading in readings:
+                if reading[1] == flip_test:
+                    parts[reading].append([decode_to_canvas(maps, pool.to_reference, config.model, reading[0])
+                                           for maps in heatmaps])
+    return {reading: [_join(number, columns) for number, columns in enumerate(zip(*batches, strict=True))]
+            for reading, batches in parts.items()}
 
 
 def reference_images(pool: Pool, rows: Tensor, config: Config) -> Tensor:
@@ -164,13 +178,14 @@ def write_examples(path: Path, arrays: dict[str, NDArray]) -> None:
     write_bytes(buffer.getvalue(), path)
 
 
-def decode_to_canvas(heatmaps: Tensor, to_reference: Tensor, config: Config) -> tuple[NDArray, NDArray]:
+def decode_to_canvas(
+    heatmaps: Tensor, to_reference: Tensor, model: ModelConfig, decoder: str
+) -> tuple[NDArray, NDArray]:
     """Keypoints (B, K, 2) in q64 canvas px and confidences (B, K) in float16 of heatmaps (B, K, h, w).
 
     `to_reference` (3, 3) maps canvas px to reference px.
     """
-    model = config.model
-    cells, confidence = decode_heatmaps(heatmaps, config.evaluation.decoder, model.heatmap_sigma)
+    cells, confidence = decode_heatmaps(heatmaps, decoder, model.heatmap_sigma)
     points = heatmap_to_image_points(cells, model.heatmap_stride, model.heatmap_alignment)
     to_canvas = invert_affine(to_reference[None]).expand(len(points), 3, 3)
     confidence = confidence.nan_to_num(nan=0.0).cpu().numpy().astype(np.float16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ssl_pose.evaluation import (
     load_run,
     pool_examples,
     predict_keypoints,
+    predict_readings,
     validation_examples,
     write_examples,
 )
@@ -104,14 +104,14 @@ def compare_decoders(networks: list[nn.Module], val: CropSet, config: Config) ->
 
     What the oracle falls short of 100 is lost by encoding and decoding alone.
     """
+    found = predict_readings(networks, val, config, [(decoder, flip) for decoder in DECODERS for flip in (False, True)])
     table = {}
     for decoder in DECODERS:
         truth = oracle_predictions(val, config, decoder)
         table[decoder] = {"oracle": score_coco(val, dequantize(truth.keypoints), truth.score)["AP"]}
         for name, flip_test in (("plain", False), ("flip", True)):
-            rules = replace(config.evaluation, decoder=decoder, flip_test=flip_test)
-            found = predict_keypoints(networks, val, replace(config, evaluation=rules))[: len(networks)]
-            known = [score_coco(val, dequantize(part.keypoints), part.score)["AP"] for part in found]
+            known = [score_coco(val, dequantize(part.keypoints), part.score)["AP"]
+                     for part in found[decoder, flip_test][: len(networks)]]
             table[decoder][name] = None if None in known else float(np.mean(known))
     return table
 
@@ -123,7 +123,6 @@ def oracle_predictions(val: CropSet, config: Config, decoder: str) -> Prediction
     points = transform_points(to_reference.expand(len(val), 3, 3), torch.from_numpy(np.asarray(val.keypoints)))
     cells = image_to_heatmap_points(points, model.heatmap_stride, model.heatmap_alignment)
     maps = render_heatmaps(cells, heatmap_size(size, model.heatmap_stride), model.heatmap_sigma)
-    rules = replace(config.evaluation, decoder=decoder)
-    keypoints, confidence = decode_to_canvas(maps, to_reference, replace(config, evaluation=rules))
+    keypoints, confidence = decode_to_canvas(maps, to_reference, model, decoder)
     return Predictions(0, keypoints, confidence, confidence.mean(1, dtype=np.float32))
 

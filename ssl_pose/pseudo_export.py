@@ -133,7 +133,7 @@ def label_persons(
     for network in networks:
         aligned, valid = view_heatmaps(network, pool, rows, views, config, arm)
         joined = ensemble_heatmaps(aligned, valid, arm.ensemble)
-        points, confidence = decode_to_canvas(joined, pool.to_reference, config)
+        points, confidence = decode_to_canvas(joined, pool.to_reference, config.model, config.evaluation.decoder)
         uncertainty = estimate_uncertainty(aligned, valid).cpu().numpy().astype(float)
         if arm.uncertainty_guard:
             uncertainty[confidence < arm.confidence_threshold] = np.inf
