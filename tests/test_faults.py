@@ -162,9 +162,9 @@ WAYS: list[tuple[str, list[str], Callable]] = [
 
 
 def small_copy(folder: Path) -> Copy:
-    """A repository whose smoke profile has three arms and tiny numbers."""
+    """A repository whose smoke profile has fewer arms and tiny numbers."""
     copy = Copy(folder)
-    grid = ["supervised", "teacher_student", "dual_student_refine", "full", "all_labels"]
+    grid = ["supervised", "teacher_student", "dual_student", "dual_student_refine", "full", "all_labels"]
     numbers = override(SMOKE, TINY | {"grid": grid})
     (copy.smoke / "params.yaml").write_text(yaml.safe_dump(numbers, sort_keys=False))
     return copy
