@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -122,31 +121,6 @@ def write_results(path: str | Path, image_id: np.ndarray, keypoints: np.ndarray,
         for image, row, value in zip(image_id, rows, score, strict=True)
     ]
     write_text(json.dumps(results), Path(path))
-
-
-def fingerprint_directory(
-    directory: str | Path, num_threads: int = 8, unlabeled: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Content hash of a COCO directory: {"sha256": of all, "files": {name inside the directory: sha256}}.
-
-    Covers the annotation files of both splits and every file in their photo folders, and those of UNLABELED with
-    the files named `unlabeled`, where there are such; neither the place of the directory nor the order in which
-    a file system lists it enters.
-    """
-    directory = Path(directory)
-    paths = [annotation_path(directory, split) for split in SPLITS] + [directory / name for name in unlabeled]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"no file {path}, which the profile's data section asks for")
-    for split in (*SPLITS, UNLABELED) if unlabeled else SPLITS:
-        if not (directory / split).is_dir():
-            raise DataError(f"no photo folder {directory / split}; a COCO directory holds {split}/")
-        paths += [path for path in (directory / split).rglob("*") if path.is_file()]
-    with ThreadPoolExecutor(num_threads) as pool:
-        names = [path.relative_to(directory).as_posix() for path in paths]
-        files = dict(sorted(zip(names, pool.map(hash_file, paths), strict=True)))
-    summary = "".join(f"{name} {digest}\n" for name, digest in files.items())
-    return {"sha256": hashlib.sha256(summary.encode()).hexdigest(), "files": files}
 
 
 def hash_file(path: str | Path) -> str:

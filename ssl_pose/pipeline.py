@@ -147,7 +147,8 @@ def link_coco(folder: Path, data: str) -> None:
 
 def record_source(folder: Path) -> None:
     """Writes work/source.json and work/split_source.json: what comes from outside, by content and never by path."""
-    from ssl_pose.coco import UNLABELED_INFO, fingerprint_directory  # NumPy, which other commands spare
+    from ssl_pose.coco import UNLABELED_INFO  # NumPy, which other commands spare
+    from ssl_pose.fingerprints import fingerprint_directory
     from ssl_pose.splits import fingerprint_splits
 
     config = load_config(folder / "params.yaml")
@@ -155,7 +156,9 @@ def record_source(folder: Path) -> None:
     record = {"source": data.source}
     if data.source == "coco":
         unlabeled = (UNLABELED_INFO, data.detections) if data.unlabeled_photos else ()
-        record["sha256"] = fingerprint_directory(folder / "work" / "coco", unlabeled=unlabeled)["sha256"]
+        found = fingerprint_directory(folder / "work" / "coco", unlabeled=unlabeled,
+                                      memory=folder / "work" / "fingerprints.json")
+        record["sha256"] = found["sha256"]
     write_json(record, folder / "work" / "source.json")
     write_json(fingerprint_splits(config.splits.file, config.seeds, folder), folder / "work" / "split_source.json")
 

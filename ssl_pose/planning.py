@@ -112,11 +112,13 @@ def _persons_to_come(profile: Profile, data: str) -> dict[str, dict[str, int]]:
 def coco_counts(unlabeled_photos: bool) -> dict[str, dict[str, Any]]:
     """COCO's own persons by the standard selection, for plans made before there are photos.
 
-    149,813 and 6,352 are what SimpleBaseline's and its successors' code loads; the photos with such a person are
-    about as many as stated, and the detections in unlabeled2017 about those of a published configuration.
+    149,813 and 6,352 persons are what SimpleBaseline's and its successors' code loads (Pose2Seg's issue 33 prints the
+    first); they lie in 56,599 and 2,346 photos (Ultralytics' coco-pose.yaml). 161,534 persons were detected in
+    unlabeled2017 for Xie et al.'s protocol (Junhojuno/ssl-human-pose, config/256x192_hrnet_dual.yaml); how many photos
+    they lie in is assumed, and changes nothing where all of train2017 is labelled.
     """
     detected = 161_534 if unlabeled_photos else 0
-    train = {"num_persons": 149_813 + detected, "num_photos": 56_600 + detected // 2, "selection": {"persons": 149_813}}
+    train = {"num_persons": 149_813 + detected, "num_photos": 56_599 + detected // 2, "selection": {"persons": 149_813}}
     return {"train": train, "val": {"num_persons": 6_352, "num_photos": 2_346}}
 
 

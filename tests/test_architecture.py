@@ -24,7 +24,7 @@ LONGEST_FUNCTION = 50  # lines
 ORDER = """
 files lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
-coco persons photos crops packing splits
+coco fingerprints persons photos crops packing splits
 augment strong_paths backbones model batches pseudo_label losses frameworks provenance schedules distributed launching
 training costs
 predictions scoring population peaks pseudo_quality evaluation judging pseudo_export suppression inference published
@@ -36,7 +36,7 @@ own_data workspace exploring profiles arms logbook exporting projection scheduli
 cells sweep planning __main__
 """
 WITHOUT_TORCH = """
-config skeleton metrics coco persons photos crops packing splits
+config skeleton metrics coco fingerprints persons photos crops packing splits
 results paper statistics matching resampling label_analysis readings ablations
 label_counts phases
 claims tables figures pictures reporting overlays download

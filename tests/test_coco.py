@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from ssl_pose.coco import DataError, fingerprint_directory, load_persons, write_results
+from ssl_pose.coco import DataError, load_persons, write_results
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "coco17_sample"
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the sample of real photos is not on this machine")
@@ -139,27 +139,6 @@ def test_results_that_are_not_finite_or_do_not_fit_are_refused_and_not_written(t
     with pytest.raises(DataError, match="1 scores"):
         write_results(tmp_path / "results.json", np.array([1, 2]), points, np.array([0.5]))
     assert not list(tmp_path.iterdir())
-
-
-def test_the_fingerprint_is_of_content_and_not_of_place(coco_directory):
-    one, two = coco_directory(name="one"), coco_directory(name="two")
-    first = fingerprint_directory(one)
-    assert first == fingerprint_directory(two, num_threads=1)
-    assert len(first["files"]) == 2 + 6
-    assert "train2017/000001.png" in first["files"]
-    photo = two / "val2017/000101.png"
-    photo.write_bytes(photo.read_bytes() + b"\0")
-    second = fingerprint_directory(two)
-    assert second["sha256"] != first["sha256"]
-    assert [name for name in first["files"] if first["files"][name] != second["files"][name]] == [
-        "val2017/000101.png"]
-
-
-def test_the_fingerprint_of_a_directory_without_photos_says_so(coco_directory):
-    directory = coco_directory()
-    (directory / "val2017").rename(directory / "elsewhere")
-    with pytest.raises(DataError, match=r"no photo folder .*val2017"):
-        fingerprint_directory(directory)
 
 
 @needs_sample

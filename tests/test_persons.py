@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_pose.coco import DataError, fingerprint_directory, load_persons
+from ssl_pose.coco import DataError, load_persons
 from ssl_pose.config import load_config
+from ssl_pose.fingerprints import fingerprint_directory
 from ssl_pose.persons import load_detections, training_persons
 
 DATA = replace(load_config(Path(__file__).parents[1] / "params.yaml").data, source="coco")
