@@ -6,7 +6,9 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ssl_pose.files import remedy
 from ssl_pose.workspace import PIPELINE, REPOSITORY, SCRATCH
@@ -38,110 +40,127 @@ def describe_error(error: ValueError | OSError) -> str:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ssl_pose", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+    add_profile_commands(commands)
+    add_stage_commands(commands)
+    add_everyday_commands(commands)
+    add_photo_commands(commands)
+    add_model_commands(commands)
+    return parser
 
-    repro = commands.add_parser("repro", help="bring every result of a profile up to date")
-    repro.set_defaults(command=run_repro)
-    repro.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
-    report = commands.add_parser("report", help="delete tables, figures and report; rebuild them from git")
-    report.set_defaults(command=run_report)
-    for command in (repro, report):
-        command.add_argument("--profile", default="default", help="default, or a folder of profiles/")
-        command.add_argument("--jobs", type=int, default=0, help="stages side by side (0: as many as fit)")
 
-    notebook = commands.add_parser("notebook", help="execute one notebook")
-    notebook.set_defaults(command=run_one_notebook)
-    notebook.add_argument("name", help="file name in notebooks/, without .ipynb")
-    notebook.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    notebook.add_argument("-o", "--output", type=Path, help="executed notebook (default: in scratch/)")
-    notebook.add_argument("--pipeline", action="store_true", help="use the params.yaml of the current folder")
+def add_command(
+    commands: argparse._SubParsersAction, name: str, run: Callable[[argparse.Namespace], None], text: str,
+    *shared: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """A command that calls `run`, with the options of the parsers in `shared` and those that the caller adds."""
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=shared)
+    command.set_defaults(command=run)
+    return command
 
-    code = commands.add_parser("code", help="write work/code/<notebook>.py, which the stages depend on")
-    code.set_defaults(command=write_code)
-    source = commands.add_parser("source", help="write work/source.json, the content hash of the photos")
-    source.set_defaults(command=write_source)
-    cells = commands.add_parser("cells", help="train and evaluate the grid without notebooks and DVC")
-    cells.set_defaults(command=run_grid)
-    cells.add_argument("--profile", default="default", help="default, or a folder of profiles/")
-    cells.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
+
+def shared_option(name: str, **how: Any) -> argparse.ArgumentParser:
+    """An option of several commands, to be handed to `add_command`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(name, **how)
+    return parser
+
+
+PROFILE = shared_option("--profile", default="default", help="default, or a folder of profiles/")
+DATA = shared_option("--data", default="", help="COCO directory, for profiles with data.source coco")
+JOBS = shared_option("--jobs", type=int, default=0, help="stages or cells side by side (0: as many as fit)")
+
+
+def add_profile_commands(commands: argparse._SubParsersAction) -> None:
+    """What brings the results of a profile about."""
+    add_command(commands, "repro", run_repro, "bring every result of a profile up to date", PROFILE, DATA, JOBS)
+    add_command(commands, "report", run_report, "delete tables, figures and report; rebuild them from git",
+                PROFILE, JOBS)
+    add_command(commands, "plan", print_plan, "what a profile will cost: cells, steps, images, hours, memory, disk",
+                PROFILE, DATA, JOBS)
+    cells = add_command(commands, "cells", run_grid, "train and evaluate the grid without notebooks and DVC",
+                        PROFILE, JOBS)
     cells.add_argument("--arm", action="append", default=[], help="only this arm (may be given several times)")
     cells.add_argument("--evaluate-only", action="store_true", help="leave cells that are not trained alone")
-    plan = commands.add_parser("plan", help="what a profile will cost: cells, steps, images, hours, memory, disk")
-    plan.set_defaults(command=print_plan)
-    plan.add_argument("--profile", default="default", help="default, or a folder of profiles/")
-    plan.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
-    plan.add_argument("--jobs", type=int, default=0, help="cells side by side (0: as many as fit)")
-    add_coco_commands(commands)
-    sweep = commands.add_parser("sweep", help="run the missing cells of the grid on a Ray cluster")
-    sweep.set_defaults(command=run_sweep)
-    sweep.add_argument("--profile", default="default", help="default, or a folder of profiles/")
-    sweep.add_argument("--data", default="", help="COCO directory, for profiles with data.source coco")
+    sweep = add_command(commands, "sweep", run_sweep, "run the missing cells of the grid on a Ray cluster",
+                        PROFILE, DATA)
     sweep.add_argument("--address", default="", help="of the cluster, host:port (default: this machine alone)")
     sweep.add_argument("--gpus", type=float, default=0.0, help="share of a GPU that a cell takes (0: a whole one)")
-    add_everyday_commands(commands)
-    worker = commands.add_parser("worker", help="one process of a run on several; torchrun starts it")
-    worker.set_defaults(command=run_worker)
+
+
+def add_stage_commands(commands: argparse._SubParsersAction) -> None:
+    """What dvc.yaml and torchrun call, and a person who wants one notebook."""
+    notebook = add_command(commands, "notebook", run_one_notebook, "execute one notebook")
+    notebook.add_argument("name", help="file name in notebooks/, without .ipynb")
+    notebook.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                          help="one of its parameters, the value in YAML (may be given several times)")
+    notebook.add_argument("-o", "--output", type=Path, help="executed notebook (default: in scratch/)")
+    notebook.add_argument("--pipeline", action="store_true", help="use the params.yaml of the current folder")
+    add_command(commands, "code", write_code, "write work/code/<notebook>.py, which the stages depend on")
+    add_command(commands, "source", write_source, "write work/source.json, the content hash of the photos")
+    worker = add_command(commands, "worker", run_worker, "one process of a run on several; torchrun starts it")
     worker.add_argument("folder", type=Path, help="where the job lies")
-    return parser
 
 
 def add_everyday_commands(commands: argparse._SubParsersAction) -> None:
     """Commands around an experiment: a new arm, the rules of notebooks, curves."""
-    arm = commands.add_parser("new-arm", help="add an arm to a profile's params.yaml: a new row of the tables")
-    arm.set_defaults(command=add_new_arm)
+    arm = add_command(commands, "new-arm", add_new_arm,
+                      "add an arm to a profile's params.yaml: a new row of the tables")
     arm.add_argument("name", help="of letters, digits and _")
-    arm.add_argument("--profile", default="smoke", help="default, or a folder of profiles/")
-    arm.add_argument("--base", default="dual_student_refine", help="the arm whose lines it starts from")
+    arm.add_argument("--profile", default="smoke", help="default, or a folder of profiles/ (smoke)")
+    arm.add_argument("--base", default="dual_student_refine",
+                     help="the arm whose lines it starts from (dual_student_refine)")
     arm.add_argument("--title", default="", help="as tables show it (default: what differs)")
-    arm.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of `method`")
-    rules = commands.add_parser("lint", help="check the rules of notebooks")
-    rules.set_defaults(command=lint_notebooks)
+    arm.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                     help="a key of `method` in params.yaml (may be given several times)")
+    rules = add_command(commands, "lint", lint_notebooks, "check the rules of notebooks")
     rules.add_argument("notebooks", type=Path, nargs="*", help="(default: all of notebooks/)")
-    events = commands.add_parser("tensorboard", help="write the runs' logs as TensorBoard's event files")
-    events.set_defaults(command=write_tensorboard)
-    events.add_argument("--profile", default="default", help="default, or a folder of profiles/")
+    add_command(commands, "tensorboard", write_tensorboard, "write the runs' logs as TensorBoard's event files",
+                PROFILE)
 
 
-def add_coco_commands(commands: argparse._SubParsersAction) -> None:
-    """Commands beside the pipeline: photos in, networks in and out, poses and scores out."""
-    coco = commands.add_parser("coco", help="download COCO 2017 into a folder, or complete what is there")
-    coco.set_defaults(command=fetch_photos)
+def add_photo_commands(commands: argparse._SubParsersAction) -> None:
+    """Photos in: COCO's, or one's own."""
+    coco = add_command(commands, "coco", fetch_photos, "download COCO 2017 into a folder, or complete what is there")
     coco.add_argument("directory", type=Path, help="the COCO directory")
     coco.add_argument("--unlabeled", action="store_true", help="also unlabeled2017 (20 GB), for COCO-Full")
     coco.add_argument("--address", default="", help="another server with the same layout")
-    own = commands.add_parser("own-data", help="make a COCO directory of your photos and labels for some of them")
-    own.set_defaults(command=build_own_data)
+    own = add_command(commands, "own-data", build_own_data,
+                      "make a COCO directory of your photos and labels for some of them")
     own.add_argument("photos", type=Path, help="folder of photos")
     own.add_argument("labels", type=Path, help="COCO-style JSON with keypoints of the persons in some of them")
     own.add_argument("output", type=Path, help="the COCO directory to make")
     own.add_argument("--boxes", type=Path, help="who is where in the other photos: JSON, boxes by file name")
     own.add_argument("--val-share", type=float, default=0.2, help="share of labelled photos held back (0.2)")
-    predict = commands.add_parser("predict", help="draw poses on photos")
-    predict.set_defaults(command=predict_photos)
+
+
+def add_model_commands(commands: argparse._SubParsersAction) -> None:
+    """Networks in and out, poses and scores out."""
+    run = argparse.ArgumentParser(add_help=False, parents=[PROFILE])
+    run.add_argument("--arm", default="full", help="a name under `arms` in params.yaml (full)")
+    run.add_argument("--seed", type=int, default=0, help="the replicate (0)")
+    predict = add_command(commands, "predict", predict_photos, "draw poses on photos", run)
     predict.add_argument("photos", type=Path, nargs="+", help="photos, or folders of them")
     predict.add_argument("--boxes", type=Path, help="who is where: JSON, boxes by file name (else: one person a photo)")
     predict.add_argument("-o", "--output", type=Path, default=Path("poses"), help="folder of the pictures (poses/)")
-    export = commands.add_parser("export", help="write a run's weights and model card to a folder")
-    export.set_defaults(command=export_model)
-    export.add_argument("output", type=Path, help="the folder")
     predict.add_argument("--model", type=Path, help="exported folder or published checkpoint, instead of a run")
-    labels = commands.add_parser("pseudo-labels", help="write a run's pseudo-labels of its pool as a COCO file")
-    labels.set_defaults(command=export_pseudo_labels)
+    export = add_command(commands, "export", export_model, "write a run's weights and model card to a folder", run)
+    export.add_argument("output", type=Path, help="the folder")
+    labels = add_command(commands, "pseudo-labels", export_pseudo_labels,
+                         "write a run's pseudo-labels of its pool as a COCO file", run)
     labels.add_argument("output", type=Path, help="the JSON file")
-    for command in (predict, export, labels):
-        command.add_argument("--profile", default="default", help="default, or a folder of profiles/")
-        command.add_argument("--arm", default="full", help="a name under `arms` in params.yaml")
-        command.add_argument("--seed", type=int, default=0, help="the replicate")
-    score = commands.add_parser("score", help="AP of an exported model or a published checkpoint on a COCO directory")
-    score.set_defaults(command=score_model)
+    score = add_command(commands, "score", score_model,
+                        "AP of an exported model or a published checkpoint on a COCO directory")
     score.add_argument("model", type=Path, help="exported folder or published checkpoint")
     score.add_argument("--data", type=Path, required=True, help="COCO directory")
-    score.add_argument("--split", default="val2017")
+    score.add_argument("--split", default="val2017", help="part of it: val2017, train2017 or test-dev2017 (val2017)")
     score.add_argument("--boxes", type=Path, help="a detector's boxes, COCO results JSON (else: annotated boxes)")
-    score.add_argument("--min-score", type=float, default=0.0, help="least score of such a box")
+    score.add_argument("--min-score", type=float, default=0.0, help="least score of such a box (0)")
     score.add_argument("--flip", action="store_true", help="average with the mirror image")
-    score.add_argument("--decoder", default="quarter", choices=["argmax", "quarter", "dark"])
-    score.add_argument("--input-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of a published checkpoint")
-    score.add_argument("--batch-size", type=int, default=64)
+    score.add_argument("--decoder", default="quarter", choices=["argmax", "quarter", "dark"],
+                       help="from heatmap to point (quarter)")
+    score.add_argument("--input-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
+                       help="of a published checkpoint, px")
+    score.add_argument("--batch-size", type=int, default=64, help="persons a pass (64)")
     score.add_argument("-o", "--output", type=Path, default=Path("scores"), help="folder of the results JSON (scores/)")
 
 
