@@ -20,6 +20,7 @@ from ssl_pose.geometry import about, constant, reflection, rotation, scaling, tr
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of a grey image
+CACHED_FLOATS = 2**21  # of canvases and views that a CPU works on at once: 8 MiB, a share of its last cache
 
 
 @dataclass(frozen=True)
@@ -103,27 +104,44 @@ def identity_views(batch_size: int, device: torch.device | str = "cpu") -> Views
 
 
 def render_views(
-    canvases: Tensor, views: Views, canvas_to_reference: Tensor, size: tuple[int, int], mean_color: Tensor
+    canvases: Tensor, views: Views, canvas_to_reference: Tensor, size: tuple[int, int], mean_color: Tensor,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """Network inputs (V * B, 3, H, W) of uint8 canvases (B, 3, Hc, Wc) seen through V * `views`, in one resampling.
 
     The views are those of all canvases, then again of all, V times. Beyond the canvas a view is `mean_color` (3,) in
-    [0, 1]. The result has ImageNet's mean and std removed.
+    [0, 1]. The result has ImageNet's mean and std removed. A CPU renders few crops at a time, which fit its cache.
     """
-    num_views = len(views.matrix) // len(canvases) if len(canvases) else 1
-    matrix = (views.matrix @ canvas_to_reference.to(views.matrix)).unflatten(0, (num_views, len(canvases)))
-    images = warp_views(canvases.float() / 255, matrix, size, fill=mean_color).flatten(0, 1)
-    images = change_colors(images, views)
-    images = cut_out(images, views.cutouts, mean_color)
-    return normalize_images(images)
+    batch = len(canvases)
+    images = torch.empty(len(views.matrix), 3, *size, device=canvases.device, memory_format=layout)
+    if not batch:
+        return images
+    matrix = (views.matrix @ canvas_to_reference.to(views.matrix)).unflatten(0, (-1, batch))
+    places = torch.arange(len(images), device=canvases.device).unflatten(0, (-1, batch))  # (V, B)
+    rendered, fill = images.unflatten(0, (-1, batch)), normalize_images(mean_color[None, :, None, None])
+    for rows in _split_rows(canvases, images):
+        seen = warp_views(canvases[rows], matrix[:, rows], size, fill=255 * mean_color).flatten(0, 1)
+        own = views.rows(places[:, rows].flatten())
+        seen = cut_out(color_images(seen, own), own.cutouts, fill)
+        rendered[:, rows] = seen.unflatten(0, (len(matrix), -1))
+    return images
 
 
-def change_colors(images: Tensor, views: Views) -> Tensor:
-    """Saturation, contrast, then brightness of images (B, 3, H, W) in [0, 1], clamped to that range.
+def _split_rows(canvases: Tensor, images: Tensor) -> list[slice]:
+    """Rows of `canvases` that are rendered together: all, but on a CPU as many as its cache holds with their views."""
+    batch = len(canvases)
+    floats = (canvases.numel() + 2 * images.numel()) // batch  # a canvas, its views before and after their colours
+    together = max(1, CACHED_FLOATS // floats) if canvases.device.type == "cpu" else batch
+    return [slice(first, first + together) for first in range(0, batch, together)]
 
-    Each moves colours linearly, towards their own grey, the image's mean grey and black: one matrix and one shift do.
+
+def color_images(images: Tensor, views: Views) -> Tensor:
+    """Network inputs of images (B, 3, H, W) in [0, 255], after saturation, contrast, then brightness.
+
+    Each moves colours linearly, towards their own grey, the image's mean grey and black; then they are clamped to what
+    a byte holds, and ImageNet's mean and std are removed. One matrix and one shift do, and a clamp at the end.
     """
-    luma = constant(LUMA, images.device)
+    luma, mean, std = (constant(values, images.device) for values in (LUMA, IMAGENET_MEAN, IMAGENET_STD))
     mean_grey = (images.mean(dim=(2, 3)) * luma).sum(1)  # (B,)
     saturation, contrast, brightness = (factor[:, None, None] for factor in
                                         (views.saturation, views.contrast, views.brightness))
@@ -131,11 +149,15 @@ def change_colors(images: Tensor, views: Views) -> Tensor:
     unchanged = torch.eye(3, device=images.device)
     matrix = brightness * contrast * torch.lerp(to_grey, unchanged, saturation)  # (B, 3, 3)
     shift = brightness * (1 - contrast) * mean_grey[:, None, None]
-    return torch.baddbmm(shift, matrix, images.flatten(2)).clamp_(0, 1).view_as(images)
+    scale = 1 / (255 * std[:, None])
+    colored = torch.baddbmm(shift * scale - (mean / std)[:, None], matrix * scale, images.flatten(2)).view_as(images)
+    for channel, average, deviation in zip(colored.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True):
+        channel.clamp_(-average / deviation, (1 - average) / deviation)
+    return colored
 
 
 def cut_out(images: Tensor, boxes: Tensor, color: Tensor) -> Tensor:
-    """Images (B, 3, H, W) with boxes (B, N, 4), x1 y1 x2 y2 in px, painted in `color` (3,)."""
+    """Images (B, 3, H, W) with boxes (B, N, 4), x1 y1 x2 y2 in px, painted in `color` (1, 3, 1, 1)."""
     if not boxes.shape[1]:
         return images
     height, width = images.shape[-2:]
@@ -145,7 +167,7 @@ def cut_out(images: Tensor, boxes: Tensor, color: Tensor) -> Tensor:
     in_x = (x >= x1[..., None]) & (x <= x2[..., None])  # (B, N, W)
     in_y = (y >= y1[..., None]) & (y <= y2[..., None])  # (B, N, H)
     covered = (in_y[..., :, None] & in_x[..., None, :]).any(1)  # (B, H, W)
-    return torch.where(covered[:, None], color.to(images)[:, None, None], images)
+    return torch.where(covered[:, None], color, images)
 
 
 def normalize_images(images: Tensor) -> Tensor:

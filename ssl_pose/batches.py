@@ -183,8 +183,8 @@ def _sample(name: str, view: ViewConfig, pool: Pool, config: Config, seed: int, 
 
 
 def _render(pool: Pool, canvases: Tensor, views: Views, config: Config) -> Tensor:
-    images = render_views(canvases, views, pool.to_reference, config.data.input_size, pool.mean_color)
-    return images.contiguous(memory_format=torch.channels_last) if config.training.channels_last else images
+    layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    return render_views(canvases, views, pool.to_reference, config.data.input_size, pool.mean_color, layout)
 
 
 def _cells(views: Views, config: Config) -> Tensor:

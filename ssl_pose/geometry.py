@@ -72,8 +72,8 @@ def about(matrix: Tensor, center: Tensor) -> Tensor:
 
 
 def invert_affine(matrix: Tensor) -> Tensor:
-    """Inverses (B, 3, 3) in closed form; a matrix of determinant zero gives infinities, not an error."""
-    (a, b, x), (c, d, y) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
+    """Inverses (..., 3, 3) in closed form; a matrix of determinant zero gives infinities, not an error."""
+    (a, b, x), (c, d, y) = matrix[..., 0, :].unbind(-1), matrix[..., 1, :].unbind(-1)
     determinant = a * d - b * c
     a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
     return _matrix(a, b, -(a * x + b * y), c, d, -(c * x + d * y))
@@ -116,15 +116,16 @@ def warp_views(images: Tensor, matrix: Tensor, size: Size, fill: float | Tensor 
 
     The views of an image are sampled as one tall view of it, so that no image is copied V times.
     """
-    (num_views, batch), (height, width), images = matrix.shape[:2], size, images.float()
-    points = _source_points(matrix.float().transpose(0, 1).flatten(0, 1), size)  # (B * V, H, W, 2)
-    grid = _normalised(points, images.shape[-2:]).reshape(batch, num_views * height, width, 2)
+    height, source_size = size[0], images.shape[-2:]
+    images = images.to(torch.float32, memory_format=torch.contiguous_format)
+    grid = _normalised(invert_affine(matrix.float().transpose(0, 1)), source_size)  # (B, V, 3, 3)
+    grid = _map_pixels(grid, size).flatten(2, 3).permute(0, 2, 3, 1)  # (B, V * H, W, 2)
     if isinstance(fill, float) and fill == 0.0:
         views = _sample(images, grid)
     else:
         fill = torch.as_tensor(fill, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
         views = _sample(images - fill, grid).add_(fill)  # zero padding of the difference is padding by `fill`
-    return views.unflatten(2, (num_views, height)).permute(2, 0, 1, 3, 4)
+    return views.unflatten(2, (len(matrix), height)).permute(2, 0, 1, 3, 4)
 
 
 def warp_heatmaps(heatmaps: Tensor, matrix: Tensor, size: Size, flip: Tensor) -> Tensor:
@@ -138,7 +139,8 @@ def warp_heatmaps(heatmaps: Tensor, matrix: Tensor, size: Size, flip: Tensor) ->
 
 def inside_mask(matrix: Tensor, source_size: Size, size: Size) -> Tensor:
     """Bool (B, 1, h, w): whether a destination pixel's centre comes from within the source's pixel area."""
-    return points_inside(_source_points(matrix.float(), size), source_size)[:, None]
+    points = _map_pixels(invert_affine(matrix.float())[:, None], size)[:, :, 0]  # (B, 2, h, w) source px
+    return points_inside(points.movedim(1, -1), source_size)[:, None]
 
 
 def points_inside(points: Tensor, size: Size) -> Tensor:
@@ -170,27 +172,29 @@ def _channel_orders(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _matrix(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
-    """Matrices (B, 3, 3) with rows (a, b, x), (c, d, y), (0, 0, 1), each entry (B,)."""
+    """Matrices (..., 3, 3) with rows (a, b, x), (c, d, y), (0, 0, 1), each entry (...)."""
     one, zero = torch.ones_like(a), torch.zeros_like(a)
-    return torch.stack([a, b, x, c, d, y, zero, zero, one], -1).reshape(-1, 3, 3)
+    return torch.stack([a, b, x, c, d, y, zero, zero, one], -1).unflatten(-1, (3, 3))
 
 
-def _source_points(matrix: Tensor, size: Size) -> Tensor:
-    """Source px (B, h, w, 2) from which each destination pixel comes; `matrix` is source -> destination."""
+def _map_pixels(matrix: Tensor, size: Size) -> Tensor:
+    """Where matrices (B, V, 2 or 3, 3) take the pixels of views of `size`, (B, 2, V, h, w): a plane of x, one of y."""
     height, width = size
-    inverse = invert_affine(matrix)[:, None, None]  # (B, 1, 1, 3, 3)
-    x = torch.arange(width, device=matrix.device, dtype=matrix.dtype)[:, None]
-    y = torch.arange(height, device=matrix.device, dtype=matrix.dtype)[:, None, None]
-    along_x = inverse[..., :2, 0] * x  # (B, 1, w, 2)
-    along_y = inverse[..., :2, 1] * y + inverse[..., :2, 2]  # (B, h, 1, 2)
-    return along_x + along_y
+    x = torch.arange(width, device=matrix.device, dtype=matrix.dtype)
+    y = torch.arange(height, device=matrix.device, dtype=matrix.dtype)
+    of_x, of_y, offset = matrix[:, :, :2].transpose(1, 2)[..., None].unbind(-2)  # each (B, 2, V, 1)
+    return (of_x * x)[..., None, :] + (of_y * y + offset)[..., :, None]
 
 
-def _normalised(points: Tensor, size: Size) -> Tensor:
-    """Points (..., 2) px in grid_sample's square [-1, 1], whose edges are those of `size`'s pixel area."""
+def _normalised(matrix: Tensor, size: Size) -> Tensor:
+    """Two rows (..., 2, 3): `matrix` (..., 3, 3) to px, followed by the map to grid_sample's square [-1, 1].
+
+    The square's edges are those of the pixel area of `size`.
+    """
     height, width = size
-    scale = constant((2 / width, 2 / height), points.device)
-    return torch.addcmul(scale / 2 - 1, points, scale)
+    scale = constant((2 / width, 2 / height), matrix.device)[:, None]
+    linear, offset = matrix[..., :2, :2] * scale, torch.addcmul(scale / 2 - 1, matrix[..., :2, 2:], scale)
+    return torch.cat([linear, offset], -1)
 
 
 def _sample(images: Tensor, grid: Tensor) -> Tensor:

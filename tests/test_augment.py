@@ -4,16 +4,20 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
+from ssl_pose import augment
 from ssl_pose.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    change_colors,
+    color_images,
     cut_out,
     identity_views,
+    join_views,
     normalize_images,
     render_views,
+    restore_colors,
     sample_views,
 )
 from ssl_pose.config import load_config
@@ -85,22 +89,49 @@ def test_normalisation_removes_mean_and_standard_deviation():
     torch.testing.assert_close(normalize_images(images), torch.full((1, 3, 2, 3), 2.0))
 
 
-def test_colour_factors_of_one_change_nothing_and_zero_saturation_is_grey():
+def test_colour_factors_of_one_only_normalise_and_zero_saturation_is_grey():
     images = torch.rand(2, 3, 4, 5)
-    torch.testing.assert_close(change_colors(images, identity_views(2)), images)
-    grey = change_colors(images, replace(identity_views(2), saturation=torch.zeros(2)))
+    torch.testing.assert_close(color_images(255 * images, identity_views(2)), normalize_images(images))
+    grey = restore_colors(color_images(255 * images, replace(identity_views(2), saturation=torch.zeros(2))))
     torch.testing.assert_close(grey[:, 0], grey[:, 2])
     expected = 0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
     torch.testing.assert_close(grey[:, 0], expected)
 
 
+def test_contrast_moves_from_the_mean_grey_brightness_from_black_and_colours_end_where_bytes_do():
+    images = torch.tensor([20.0, 200.0])[None, None, None].repeat(1, 3, 1, 1)  # two grey pixels of mean 110
+    views = replace(identity_views(1), contrast=torch.tensor([1.5]), brightness=torch.tensor([1.2]))
+    colored = 255 * restore_colors(color_images(images, views))
+    expected = torch.tensor([0.0, 255.0])  # 1.2 * (110 - 1.5 * 90) is under 0, 1.2 * (110 + 1.5 * 90) over 255
+    torch.testing.assert_close(colored[0, 1, 0], expected, atol=1e-3, rtol=0)
+    mild = replace(views, contrast=torch.tensor([0.5]), brightness=torch.tensor([0.8]))
+    colored = 255 * restore_colors(color_images(images, mild))
+    torch.testing.assert_close(colored[0, 2, 0], torch.tensor([52.0, 124.0]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("floats", [1, 40_000, 10**9])
+def test_views_are_the_same_however_few_crops_are_rendered_at_once(floats: int, monkeypatch):
+    monkeypatch.setattr(augment, "CACHED_FLOATS", floats)
+    canvases = torch.randint(0, 256, (5, 3, *CANVAS), dtype=torch.uint8, generator=make_generator(0, "canvases"))
+    to_reference, generator = canvas_to_reference(CANVAS, SIZE), make_generator(0, "views")
+    views = [sample_views(STRONG, 5, SIZE, generator) for _ in range(3)]
+    joined = render_views(canvases, join_views(views), to_reference, SIZE, GREY, torch.channels_last)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    for number, images in enumerate(joined.split(5)):
+        for row in range(5):
+            one = slice(row, row + 1)
+            alone = render_views(canvases[one], views[number].rows(one), to_reference, SIZE, GREY)
+            torch.testing.assert_close(images[one], alone, atol=1e-5, rtol=0)
+    assert render_views(canvases[:0], identity_views(0), to_reference, SIZE, GREY).shape == (0, 3, *SIZE)
+
+
 def test_cutouts_paint_their_box_and_reach_the_bottom_row():
     images = torch.zeros(1, 3, *SIZE)
-    painted = cut_out(images, torch.tensor([[[10.0, 60.0, 12.0, 99.0]]]), torch.ones(3))
+    painted = cut_out(images, torch.tensor([[[10.0, 60.0, 12.0, 99.0]]]), torch.ones(1, 3, 1, 1))
     assert painted[0, 0].sum() == 3 * 4  # columns 10-12, rows 60-63
     assert painted[0, 0, 63, 11] == 1
     views = sample_views(STRONG, 500, SIZE, make_generator(0, "cut"))
-    covered = cut_out(torch.zeros(500, 3, *SIZE), views.cutouts, torch.ones(3))[:, 0].mean(0)
+    covered = cut_out(torch.zeros(500, 3, *SIZE), views.cutouts, torch.ones(1, 3, 1, 1))[:, 0].mean(0)
     assert covered[63].min() > 0
     assert covered[:, 47].min() > 0
     assert math.isclose(covered.mean(), covered[20:44, 15:33].mean(), abs_tol=0.05)
