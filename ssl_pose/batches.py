@@ -2,12 +2,12 @@
 
 Every draw comes from a stream named by (seed, role, step). So step n of a run needs no history (a resumed run
 draws what an uninterrupted one would have), and all arms of a seed see the same crops and the same weak and
-strong views. Processes that share a run draw the whole batch and render their own rows of it.
+strong views. Processes that share a run draw the whole batch and render their own rows of it. A step also says which
+crops the next one will gather, so that those too many for the memory are read meanwhile (read_ahead.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,10 +21,9 @@ from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.geometry import flip_points, points_inside, to_heatmap_matrix, transform_points
 from ssl_pose.heatmap import image_to_heatmap_points, render_heatmaps
 from ssl_pose.model import heatmap_size
+from ssl_pose.read_ahead import ReadAhead, Resident, open_rows
 from ssl_pose.seeding import make_generator
 from ssl_pose.strong_paths import Draws, sample_draws
-
-SHARE_OF_FREE_MEMORY = 0.5  # crops that fit into this share of a GPU's free memory live on it
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class UnlabeledBatch:
 class Pool:
     """The packed crops as the training step needs them."""
 
-    gather: Callable[[Tensor], Tensor]  # rows (B,) -> uint8 canvases (B, 3, Hc, Wc) on the device
+    pixels: Resident | ReadAhead  # uint8 canvases (N, Hc, Wc, 3)
     keypoints: Tensor  # (N, K, 2) reference px
     visibility: Tensor  # (N, K)
     to_reference: Tensor  # (3, 3) canvas px -> reference px
@@ -68,6 +67,10 @@ class Pool:
     rank: int = 0  # of the process, among those that share each batch
     num_processes: int = 1
 
+    def gather(self, index: Tensor) -> Tensor:
+        """The canvases (B, 3, Hc, Wc), uint8, of the crops at `index` (B,), on the device."""
+        return self.pixels.gather(index).permute(0, 3, 1, 2)
+
     def own_rows(self, batch: int) -> slice:
         """The rows of a joined batch of `batch` that this process sees."""
         share = batch // self.num_processes
@@ -75,11 +78,11 @@ class Pool:
 
 
 def open_pool(crops: CropSet, device: torch.device, rank: int = 0, num_processes: int = 1) -> Pool:
-    """`crops` made ready on `device`; on a GPU with room for them the pixels move there once."""
+    """`crops` made ready on `device`; pixels that fit there are at hand, others are read ahead of their step."""
     to_reference = canvas_to_reference(crops.canvas_size, crops.input_size)
     keypoints = torch.as_tensor(np.asarray(crops.keypoints), dtype=torch.float32)
     return Pool(
-        gather=_gather_from(crops.crops, device),
+        pixels=open_rows(crops.crops, device),
         keypoints=transform_points(to_reference.expand(len(keypoints), 3, 3), keypoints).to(device),
         visibility=torch.as_tensor(np.asarray(crops.visibility)).to(device),
         to_reference=to_reference.to(device),
@@ -90,50 +93,49 @@ def open_pool(crops: CropSet, device: torch.device, rank: int = 0, num_processes
     )
 
 
-def _gather_from(pixels: np.ndarray, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Rows of the (N, Hc, Wc, 3) pixels as (B, 3, Hc, Wc) on the device, resident there or streamed."""
-    if device.type == "cuda" and pixels.nbytes < SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
-        resident = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-        return lambda index: resident[index].permute(0, 3, 1, 2)
-
-    def gather(index: Tensor) -> Tensor:
-        rows = torch.from_numpy(pixels[index.cpu().numpy()]).permute(0, 3, 1, 2)
-        return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows
-
-    return gather
-
-
 def draw_labeled(
     pool: Pool, labeled: Tensor, config: Config, seed: int, phase: str, step: int, views: str = "labeled"
 ) -> LabeledBatch:
-    """A batch of the rows in `labeled`, drawn with replacement, with their true heatmaps.
+    """A batch of the rows in `labeled` (N,), on the CPU, drawn with replacement, with their true heatmaps.
 
     `views` names the family of views in which they are seen: 'labeled' or 'strong'.
     """
-    generator = make_generator(seed, phase, "labeled", step, device=pool.device)
     size, stride = config.data.input_size, config.model.heatmap_stride
     batch = config.training.labeled_batch
-    index = labeled[torch.randint(len(labeled), (batch,), generator=generator, device=pool.device)]
     own = pool.own_rows(batch)
-    index, seen = index[own], sample_views(getattr(config.views, views), batch, size, generator).rows(own)
+    positions, generator = _labeled_positions(len(labeled), batch, seed, phase, step)
+    following, _ = _labeled_positions(len(labeled), batch, seed, phase, step + 1)
+    index = labeled[positions[own]]
+    canvases = pool.gather(index)
+    pool.pixels.expect(labeled[following[own]])
+    if pool.device.type != "cpu":
+        generator = make_generator(seed, phase, "labeled", step, device=pool.device)
+    seen = sample_views(getattr(config.views, views), batch, size, generator).rows(own)
+    index = index.to(pool.device, non_blocking=True)
     points = flip_points(transform_points(seen.matrix, pool.keypoints[index]), seen.flip)
     weight = flip_points((pool.visibility[index] > 0).float(), seen.flip) * points_inside(points, size)
     cells = image_to_heatmap_points(points, stride, config.model.heatmap_alignment)
     heatmaps = render_heatmaps(cells, heatmap_size(size, stride), config.model.heatmap_sigma)
-    return LabeledBatch(_render(pool, pool.gather(index), seen, config), heatmaps, weight)
+    return LabeledBatch(_render(pool, canvases, seen, config), heatmaps, weight)
+
+
+def _labeled_positions(length: int, batch: int, seed: int, phase: str, step: int) -> tuple[Tensor, torch.Generator]:
+    """Positions (batch,) among `length` labelled rows, and the CPU's stream, which goes on with the views."""
+    generator = make_generator(seed, phase, "labeled", step)
+    return torch.randint(length, (batch,), generator=generator), generator
 
 
 def draw_unlabeled(
     pool: Pool, rows: Tensor, method: MethodConfig, config: Config, seed: int, step: int
 ) -> UnlabeledBatch:
-    """The batch of `step`: consecutive passes over `rows`, each in a new order, seen weakly, K times, strongly.
+    """The batch of `step`: passes over `rows` (N,), on the CPU, each in a new order, seen weakly, K times, strongly.
 
     Arms with fewer views, or fewer strong paths, see the first ones of those with more.
     """
     batch = config.training.unlabeled_batch
-    positions = pool_positions(step, batch, len(rows), seed)[pool.own_rows(batch)]
-    index = rows[positions.to(pool.device, non_blocking=True)]
-    canvases = pool.gather(index)
+    own = pool.own_rows(batch)
+    canvases = pool.gather(rows[pool_positions(step, batch, len(rows), seed)[own]])
+    pool.pixels.expect(rows[pool_positions(step + 1, batch, len(rows), seed)[own]])
     weak = identity_views(len(canvases), pool.device)
     if method.weak_view == "augmented":
         weak = _sample("weak", config.views.weak, pool, config, seed, step)

@@ -72,7 +72,7 @@ def predict_readings(
     """`predict_keypoints` by several decoders, with or without flip test, from the same heatmaps."""
     pool = open_pool(crops, next(networks[0].parameters()).device)
     parts: dict[Reading, list] = {reading: [] for reading in readings}
-    for rows in torch.arange(len(crops), device=pool.device).split(config.evaluation.batch_size):
+    for rows in torch.arange(len(crops)).split(config.evaluation.batch_size):
         images = reference_images(pool, rows, config)
         for flip_test in sorted({flip for _, flip in readings}):
             heatmaps = [predict_reference(network, images, config.model, config.training.precision, flip_test)

@@ -163,7 +163,7 @@ def view_heatmaps(
     """Heatmaps (V, B, K, h, w) of the views of B crops, in the reference frame, and where they are valid."""
     size, stride = config.data.input_size, config.model.heatmap_stride
     views = [Views(*(getattr(view, f.name).to(pool.device) for f in fields(view))) for view in views]
-    canvases = pool.gather(torch.from_numpy(rows).to(pool.device))
+    canvases = pool.gather(torch.from_numpy(rows))
     images = render_views(canvases, join_views(views), pool.to_reference, size, pool.mean_color)
     if config.training.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)

@@ -207,12 +207,12 @@ def choose_device(name: str) -> torch.device:
 def _prepare(
     config: Config, crops: CropSet, labeled: np.ndarray, processes: Processes
 ) -> tuple[torch.device, Pool, Tensor, Tensor]:
-    """Device, pool, and the rows of the labelled persons and of the unlabelled pool, on the device."""
+    """Device, pool, and the rows of the labelled persons and of the unlabelled pool, on the CPU."""
     device = choose_device(config.training.device)
     if device.type == "cpu":
         torch.set_num_threads(config.training.num_threads)
     masks = (labeled, _in_pool(config, labeled))
-    rows, others = (torch.from_numpy(np.flatnonzero(mask)).to(device) for mask in masks)
+    rows, others = (torch.from_numpy(np.flatnonzero(mask)) for mask in masks)
     return device, open_pool(crops, device, processes.rank, processes.count), rows, others
 
 
