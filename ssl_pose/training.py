@@ -1,26 +1,17 @@
-"""The training loop: burn-in and runs, with exact resume, a log, and a word when training diverges.
-
-A loss or a weight that is infinite or NaN stops the run. Networks that fall to background, the trivial solution
-of learning from oneself, are a finding: the record says so and the run goes on, unless `training.on_collapse`
-is `stop`. Either way the last state from before lies in the run's state folder.
+"""Burn-in and runs of the grid: what each trains, on which data, and what it leaves.
 
 Step n draws its data from streams named by n (batches.py), so a state of networks, optimiser and step is all
-that a resumed run needs to end with the bits of an uninterrupted one. States are written every
-`checkpoint_every` steps and on SIGTERM; a kill -9 loses the steps since the last of them. With
-`training.num_processes` over 1 both functions hand the run to as many processes (launching.py) and wait for it.
+that a resumed run needs to end with the bits of an uninterrupted one (loop.py). With `training.num_processes`
+over 1 both functions hand the run to as many processes (launching.py) and wait for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import json
 import math
-import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +22,19 @@ from torch import Tensor, nn
 from ssl_pose.batches import LabeledBatch, Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config, MethodConfig, TrainingConfig, fingerprint
 from ssl_pose.crops import CropSet
-from ssl_pose.distributed import ALONE, Processes, stop_requested
-from ssl_pose.files import write_bytes, write_json, write_text
+from ssl_pose.distributed import ALONE, Processes
+from ssl_pose.files import write_json, write_text
 from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
 from ssl_pose.launching import launch
+from ssl_pose.loop import TrainingError, describe_collapse, make_ready, open_loop, optimise
 from ssl_pose.model import build_model, load_networks, save_networks
 from ssl_pose.provenance import describe_run, hash_code
 from ssl_pose.pseudo_label import update_ema
-from ssl_pose.schedules import Schedule, constant_rate, run_schedule
+from ssl_pose.schedules import constant_rate, run_schedule
 from ssl_pose.seeding import stream_seed
 
 SECTIONS = ("data", "synthetic", "splits", "model", "views", "method", "training")  # that shape a run
 NUM_STUDENTS = 2
-BACKGROUND_PEAK = 0.1  # mean height of peaks, of 1 at best, under which heatmaps say nothing but background
-STANDING_PEAK = 2 * BACKGROUND_PEAK  # what it takes to have stood before one can fall
-
-
-class TrainingError(ValueError):
-    """A line for the user: which run stopped, at which step, and what to do."""
-
-
-@dataclass
-class Loop:
-    """What the loop changes: networks by role and number, and their optimiser."""
-
-    networks: dict[str, nn.Module]
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    log: list[dict[str, float]] = field(default_factory=list)
-    meter: Meter = field(default_factory=lambda: Meter())
-    processes: Processes = ALONE
-    standing: bool = False  # whether the networks predicted more than background at the last checkpoint
 
 
 def burn_in(
@@ -77,7 +50,7 @@ def burn_in(
     device, pool, rows, _ = _prepare(config, crops, labeled, processes)
     students = [processes.join_batch_norm(student) for student in initial_students(config, seed, device)]
     setting = _setting(config, config.method)
-    loop = _open_loop("student", students, config.training, processes)
+    loop = open_loop("student", students, config.training, processes)
     learners = [processes.join_gradients(student) for student in students]
 
     def step_losses(step: int) -> Losses:
@@ -85,8 +58,8 @@ def burn_in(
 
     name = f"burn-in of seed {seed}"
     key = _state_key(_config_hash(config, name), crops, labeled)
-    _optimise(loop, step_losses, None, config.training, config.training.burn_in_steps, constant_rate(config.training),
-              state, key, name)
+    optimise(loop, step_losses, None, config.training, config.training.burn_in_steps, constant_rate(config.training),
+             state, key, name)
     if processes.writes:
         save_networks(output, students, config.model)
 
@@ -137,12 +110,13 @@ def _train_here(
     if arm.label_source == "frozen":
         _train_frozen(teachers, labeled_batch, setting, config.training, pool_size, state / "teacher", key, name,
                       processes)
-    loop = _open_loop("student", students, config.training, processes)
+    loop = open_loop("student", students, config.training, processes)
     learners = [processes.join_gradients(student) for student in students]
-    loop.networks |= {f"teacher{i}": teacher.requires_grad_(False) for i, teacher in enumerate(teachers)}
+    loop.networks |= {f"teacher{i}": make_ready(teacher.requires_grad_(False), config.training)
+                      for i, teacher in enumerate(teachers)}
     after_step = _ema_update(teachers, students, arm, num_steps) if arm.uses_ema else None
     schedule = run_schedule(config.training, pool_size, arm.relative_steps)
-    _optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
+    optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
     record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began) | {
         "arm": arm_name, "seed": seed, "steps": num_steps, "num_processes": processes.count,
         "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0,
@@ -160,10 +134,10 @@ def _train_frozen(
     training: TrainingConfig, pool_size: int, state: Path, key: str, name: str, processes: Processes,
 ) -> None:
     """Trains the teacher of PseudoPose on labels alone, just as the arm `supervised` trains its network."""
-    loop = _open_loop("teacher", teachers, training, processes)
+    loop = open_loop("teacher", teachers, training, processes)
     learners = [processes.join_gradients(teacher) for teacher in teachers]
-    _optimise(loop, lambda step: supervised(learners, [], labeled_batch(step), None, setting), None, training,
-              training.run_steps(pool_size), run_schedule(training, pool_size), state, key, f"teacher of {name}")
+    optimise(loop, lambda step: supervised(learners, [], labeled_batch(step), None, setting), None, training,
+             training.run_steps(pool_size), run_schedule(training, pool_size), state, key, f"teacher of {name}")
 
 
 def _write_record(record: dict[str, Any], log: list[dict[str, float]], results: Path, name: str) -> None:
@@ -221,19 +195,6 @@ def _in_pool(config: Config, labeled: np.ndarray) -> np.ndarray:
     return ~labeled if config.splits.exclude_labeled else np.ones_like(labeled)
 
 
-def _open_loop(role: str, students: list[nn.Module], training: TrainingConfig, processes: Processes) -> Loop:
-    for student in students:
-        student.train()
-        if training.channels_last:
-            student.to(memory_format=torch.channels_last)
-        if training.compile:
-            student.compile()
-    parameters = [parameter for student in students for parameter in student.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
-    networks = {f"{role}{index}": student for index, student in enumerate(students)}
-    return Loop(networks, optimizer, processes=processes)
-
-
 def _setting(config: Config, method: MethodConfig) -> Setting:
     model = config.model
     return Setting(method, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment,
@@ -275,113 +236,6 @@ def _ema_update(
     return after_step
 
 
-def _optimise(
-    loop: Loop, step_losses: Callable[[int], Losses], after_step: Callable[[], None] | None,
-    training: TrainingConfig, num_steps: int, schedule: Schedule, state: Path, key: str, name: str,
-) -> None:
-    """Runs `loop` to `num_steps` from wherever its state stands; the loop never waits for the device but to log."""
-    _restore(loop, state, key)
-    with stop_requested(loop.processes) as request:
-        while loop.step < num_steps:
-            rate = schedule(loop.step)
-            for group in loop.optimizer.param_groups:
-                group["lr"] = rate
-            losses = step_losses(loop.step)
-            loop.optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            loop.optimizer.step()
-            if after_step is not None:
-                after_step()
-            loop.step += 1
-            loop.meter.add(losses)
-            last, stop = loop.step == num_steps, request.agreed()
-            if loop.step % training.log_every == 0 or last:
-                loop.log.append(_log_row(loop, num_steps, rate, name))
-            if loop.step % training.checkpoint_every == 0 or last or stop:
-                _check_finite(loop, name, state)
-                _keep_before_collapse(loop, training, name, state)
-                _save_state(loop, state, key)
-            if stop and not last:
-                raise TrainingError(f"{name} stopped by SIGTERM at step {loop.step}; its state is saved, "
-                                    "run the same command again to continue")
-
-
-class Meter:
-    """Sums of what steps report, kept on the device; reading them is the only time the loop waits for it."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-        self.finite: Tensor | None = None  # false from the first loss on that is infinite or NaN
-
-    def add(self, losses: Losses) -> None:
-        finite = losses["loss"].detach().isfinite()
-        self.finite = finite if self.finite is None else self.finite & finite
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
-        self.count += 1
-
-    def read(self, processes: Processes) -> dict[str, float]:
-        """Means since the last reading, over all processes."""
-        sums = processes.mean(torch.stack([value.float() for value in self.sums.values()]))
-        means = sums.div(self.count).tolist()
-        names, self.sums, self.count = list(self.sums), {}, 0
-        return dict(zip(names, means, strict=True))
-
-
-def _check_finite(loop: Loop, name: str, state: Path) -> None:
-    """Raises `TrainingError` if a loss so far was infinite or NaN, or a weight is: a gradient can overflow alone."""
-    weights = [value for network in loop.networks.values() for value in network.parameters()]
-    losses = loop.processes.mean(loop.meter.finite.float()) == 1  # the weights are the same in all processes
-    finite = {"loss": losses, "weights": torch.stack(torch._foreach_norm(weights)).isfinite().all()}
-    for what, good in finite.items():
-        if not bool(good):
-            raise TrainingError(
-                f"{name}: the {what} became infinite or NaN by step {loop.step}; the last good state is kept in "
-                f"{state}; lower training.learning_rate or method.consistency_weight"
-            )
-
-
-def describe_collapse(log: list[dict[str, float]]) -> str:
-    """Since when the peaks in `log` are background, as a line; empty where they are not at its end.
-
-    A run that dips and recovers has not collapsed. One that never stood, being short or without burn-in, has
-    learnt nothing yet, and its line says that instead.
-    """
-    peaks = [(row["step"], row["peak"]) for row in log if "peak" in row]
-    if not peaks or peaks[-1][1] >= BACKGROUND_PEAK:
-        return ""
-    end, highest = peaks[-1][1], max(peak for _, peak in peaks)
-    if highest < STANDING_PEAK:
-        return f"never left the background (mean peak {end:.3f} at the end)"
-    stood = max(step for step, peak in peaks if peak >= BACKGROUND_PEAK)
-    return f"fell to background after step {stood} (mean peak {highest:.2f} before, {end:.3f} at the end)"
-
-
-def _keep_before_collapse(loop: Loop, training: TrainingConfig, name: str, state: Path) -> None:
-    """When the networks have just fallen to background, puts the state from before that aside, or stops the run."""
-    collapse = describe_collapse(loop.log)
-    if not collapse.startswith("fell"):
-        loop.standing = True
-    elif training.on_collapse == "stop":
-        raise TrainingError(f"{name}: {collapse}; the state from before is kept in {state}; lower "
-                            "training.learning_rate, or set training.on_collapse to warn")
-    elif loop.standing:
-        loop.standing = False
-        with contextlib.suppress(FileNotFoundError):  # it moves once, by whichever process is first
-            (state / "state.pt").replace(state / "before_collapse.pt")
-
-
-def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, float]:
-    """Means since the last row; every tenth of the run is also a line for people."""
-    step, means = loop.step, loop.meter.read(loop.processes)
-    row = {"step": step, **{key: round(value, 8) for key, value in means.items()}, "learning_rate": rate}
-    tenth = step * 10 // num_steps > (step - 1) * 10 // num_steps or step == num_steps
-    if tenth and loop.processes.writes:
-        print(f"{name}: step {step} of {num_steps}, loss {row['loss']:.5f}", flush=True)
-    return row
-
-
 def run_fingerprint(config: Config, arm_name: str, seed: int) -> str:
     """Hash of the numbers that shape a run, as its train.json records it."""
     return _config_hash(config, f"{arm_name}, seed {seed}", config.arm(arm_name))
@@ -395,36 +249,3 @@ def _config_hash(config: Config, name: str, arm: ArmConfig | None = None) -> str
 def _state_key(config_hash: str, crops: CropSet, labeled: np.ndarray) -> str:
     """What a resume state must have been made with: numbers, data, labels and code."""
     return fingerprint(config_hash, np.flatnonzero(labeled).tolist(), crops.content_sha256, hash_code())
-
-
-def _save_state(loop: Loop, state: Path, key: str) -> None:
-    """Writes what `_restore` needs, the sums of every process among it; they are the only thing that differs."""
-    sums = {name: loop.processes.gather(value[None]) for name, value in loop.meter.sums.items()}
-    if not loop.processes.writes:
-        return
-    content = {
-        "key": key, "step": loop.step, "log": loop.log, "optimizer": loop.optimizer.state_dict(),
-        "sums": sums, "count": loop.meter.count,
-        "networks": {role: network.state_dict() for role, network in loop.networks.items()},
-    }
-    buffer = io.BytesIO()  # written at once below: torch.save to a full disk says nothing of the disk
-    torch.save(content, buffer)
-    write_bytes(buffer.getvalue(), state / "state.pt")
-
-
-def _restore(loop: Loop, state: Path, key: str) -> None:
-    """Continues from the saved state if it was made with the same key; any other state is left to be replaced."""
-    try:
-        content = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
-        return  # not there, or cut short: begin anew
-    if not isinstance(content, dict) or content.get("key") != key:
-        return
-    for role, network in loop.networks.items():
-        network.load_state_dict(content["networks"][role])
-    loop.optimizer.load_state_dict(content["optimizer"])
-    loop.step, loop.log = content["step"], content["log"]
-    device = next(next(iter(loop.networks.values())).parameters()).device
-    loop.meter.sums = {name: value[loop.processes.rank, 0].to(device) for name, value in content["sums"].items()}
-    loop.meter.count = content["count"]
-    loop.standing = not describe_collapse(loop.log).startswith("fell")

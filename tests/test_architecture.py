@@ -27,7 +27,7 @@ draws render body clothing backdrop scene synthetic
 coco fingerprints persons photos crops packing splits
 augment strong_paths backbones model read_ahead batches pseudo_label losses frameworks
 provenance schedules distributed launching
-training costs
+loop training costs
 predictions scoring population peaks pseudo_quality evaluation judging pseudo_export suppression inference published
 challenge download
 results paper statistics matching resampling label_analysis readings ablations

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+import ssl_pose.loop as loop_module
 import ssl_pose.training as training_module
 from ssl_pose.config import Config, load_config
 from ssl_pose.crops import CropSet
+from ssl_pose.loop import TrainingError, describe_collapse
 from ssl_pose.model import load_networks
-from ssl_pose.training import TrainingError, burn_in, describe_collapse, train_run
+from ssl_pose.training import burn_in, train_run
 from tests.fake_crops import INPUT_SIZE, make_crops
 
 LABELED = np.arange(24) < 8
@@ -115,7 +117,7 @@ def test_divergence_is_named_and_leaves_the_last_good_state(config, crops, tmp_p
 
 
 def test_a_weight_that_overflows_behind_a_finite_loss_is_named_too(config, crops, tmp_path, monkeypatch):
-    real = training_module.Meter.add
+    real = loop_module.Meter.add
 
     def overflow(meter, losses):
         real(meter, losses)
@@ -123,9 +125,9 @@ def test_a_weight_that_overflows_behind_a_finite_loss_is_named_too(config, crops
             for parameter in opened[-1].networks["student0"].parameters():
                 parameter.data.fill_(torch.inf)
 
-    opened, real_open = [], training_module._open_loop
-    monkeypatch.setattr(training_module, "_open_loop", lambda *given: opened.append(real_open(*given)) or opened[-1])
-    monkeypatch.setattr(training_module.Meter, "add", overflow)
+    opened, real_open = [], training_module.open_loop
+    monkeypatch.setattr(training_module, "open_loop", lambda *given: opened.append(real_open(*given)) or opened[-1])
+    monkeypatch.setattr(loop_module.Meter, "add", overflow)
     with pytest.raises(TrainingError, match=r"burn-in of seed 0: the weights became infinite or NaN by step 2;"):
         burn_in(config, 0, crops, LABELED, tmp_path / "start.safetensors", tmp_path / "state")
     assert not (tmp_path / "start.safetensors").exists()
@@ -146,12 +148,12 @@ def test_a_collapse_is_a_fall_that_lasts_to_the_end_of_the_log(peaks, line):
 @pytest.fixture
 def collapsing(monkeypatch) -> None:
     """From step 4 of a run on, the peaks in the log are those of blank maps."""
-    real = training_module._log_row
+    real = loop_module._log_row
 
     def row(loop, *given):
         return real(loop, *given) | {"peak": 0.4 if loop.step < 4 else 0.01}
 
-    monkeypatch.setattr(training_module, "_log_row", row)
+    monkeypatch.setattr(loop_module, "_log_row", row)
 
 
 @pytest.mark.usefixtures("collapsing")
@@ -234,7 +236,7 @@ def test_a_gpu_that_is_not_there_is_one_line(config, crops, tmp_path):
 
 
 def test_a_full_disk_is_named_and_the_state_before_it_stays(config, crops, tmp_path, monkeypatch):
-    real, saves = training_module.write_bytes, []
+    real, saves = loop_module.write_bytes, []
 
     def full(content, path):
         saves.append(path)
@@ -242,10 +244,10 @@ def test_a_full_disk_is_named_and_the_state_before_it_stays(config, crops, tmp_p
             raise OSError(28, "No space left on device", str(path))
         return real(content, path)
 
-    monkeypatch.setattr(training_module, "write_bytes", full)
+    monkeypatch.setattr(loop_module, "write_bytes", full)
     with pytest.raises(OSError, match="No space left on device"):
         run(config, crops, tmp_path)
-    monkeypatch.setattr(training_module, "write_bytes", real)
+    monkeypatch.setattr(loop_module, "write_bytes", real)
     assert torch.load(tmp_path / "state" / "full" / "state.pt", weights_only=True)["step"] == 2
     assert run(config, crops, tmp_path) == run(config, crops, tmp_path / "whole")
 
