@@ -20,6 +20,7 @@ import pytest
 import requests
 
 from tests.browser import needs_browser, opened
+from tests.test_notebook_rules import STRIP
 from tests.test_pipeline import Copy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +28,7 @@ NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 TOKEN = "of-this-test"
 QUICK = "60_teacher_or_dual"
 START_SECONDS, RUN_SECONDS = 60, 900
-REACTION_SECONDS = 5.0  # half a second on a machine with nothing else to do: docs/faq.md
+REACTION_SECONDS = 60.0  # however busy the machine; docs/performance.md has the time on one that is not
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,16 @@ def errors_of(notebook: nbformat.NotebookNode) -> list[str]:
 @needs_browser
 @pytest.mark.parametrize("name", [QUICK, *(pytest.param(name, marks=pytest.mark.soak) for name in NOTEBOOKS
                                            if name != QUICK)])
-def test_a_notebook_runs_by_run_all(lab: Lab, name: str):
+def test_a_notebook_runs_by_run_all_and_the_hook_gives_its_source_back(lab: Lab, name: str):
     with opened(lab.page(name), allowed=(lab.address, lab.address.replace("http", "ws"))) as watched:
         done = run_all(lab, watched, name)
         assert errors_of(done) == []
         assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code" and cell.source)
         assert watched.outside == []
         assert watched.page.get_by_text("Error displaying widget").count() == 0
+    saved = lab.folder / "notebooks" / f"{name}.ipynb"
+    subprocess.run([sys.executable, "-m", *STRIP, saved], check=True)
+    assert saved.read_bytes() == (ROOT / "notebooks" / saved.name).read_bytes()
 
 
 @needs_browser
@@ -118,7 +122,7 @@ def test_a_widget_answers_while_somebody_moves_it(lab: Lab, capsys):
         run_all(lab, watched, "80_explore")
         person = watched.page.get_by_role("slider").first
         person.scroll_into_view_if_needed()
-        picture = watched.page.locator(".widget-output img, .jp-OutputArea .jupyter-widgets img").first
+        picture = watched.page.locator(".widget-output img").first
         reactions, seen = [], [picture.get_attribute("src")]
         for _ in range(5):
             began = time.monotonic()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ssl_pose.notebook_rules import RuleError, breaches, check_notebooks
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CONFIG = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+HOOKS = {hook["id"]: hook for hook in CONFIG["repos"][0]["hooks"]}
+STRIP = HOOKS["nbstripout"]["entry"].removeprefix(".venv/bin/").split()  # with `python -m` before it
 PARAMETERS = "seed: int = 0"
 
 
@@ -22,6 +29,13 @@ def write(path: Path, *cells: str, title: str = "# Why?", parameters: str = PARA
 
 def test_ours_keep_the_rules():
     check_notebooks(NOTEBOOKS)
+
+
+def test_the_hook_leaves_ours_as_they_are():
+    done = subprocess.run([sys.executable, "-m", *STRIP, "--verify", *NOTEBOOKS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert {"ruff", "nbstripout", "notebooks", "codespell"} == HOOKS.keys()
+    assert all(hook["language"] == "system" for hook in HOOKS.values()), "a hook that is fetched"
 
 
 @pytest.mark.parametrize(("changes", "breach"), [
