@@ -35,9 +35,23 @@ def add_arm(path: Path, name: str, base: str, options: dict[str, str], title: st
     content["arms"][name] = body
     text = io.StringIO()
     yaml.dump(content, text)
-    parse_config(parse_yaml(text.getvalue(), path.name))
-    write_text(text.getvalue(), path)
+    text = _close_gaps(text.getvalue(), name, yaml)
+    parse_config(parse_yaml(text, path.name))
+    write_text(text, path)
     return body
+
+
+def _close_gaps(text: str, name: str, yaml: YAML) -> str:
+    """`text` with the arm's lines, which end the grid and the arms, above the blank lines that ended these before."""
+    content, lines = yaml.load(text), text.splitlines(keepends=True)
+    for first in (content["arms"].lc.key(name)[0], content["grid"].lc.item(len(content["grid"]) - 1)[0]):
+        last = next((row for row in range(first + 1, len(lines)) if lines[row].strip() and lines[row][0] != " "),
+                    len(lines))
+        gap = first
+        while not lines[gap - 1].strip() or lines[gap - 1][0] == "#":  # a comment there is about what comes after
+            gap -= 1
+        lines[gap:last] = lines[first:last] + lines[gap:first]
+    return "".join(lines)
 
 
 def _title(base: str, options: dict[str, str]) -> str:

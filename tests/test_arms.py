@@ -20,12 +20,18 @@ def params(tmp_path: Path) -> Path:
 
 def test_a_new_arm_adds_its_lines_and_touches_no_other(params: Path):
     add_arm(params, "strict", "dual_student_refine", {"confidence_threshold": "0.6"})
-    new = params.read_text().splitlines()
-    for line in SMOKE.splitlines():
-        new.remove(line)
-    assert new == ["  - strict", "  strict:", "    title: Dual-Student + T&R, confidence threshold 0.6",
-                   "    group: Table 2", "    baseline: dual_student_refine", "    target: threshold_and_refine",
-                   "    confidence_threshold: 0.6"]
+    lines = """\
+  strict:
+    title: Dual-Student + T&R, confidence threshold 0.6
+    group: Table 2
+    baseline: dual_student_refine
+    target: threshold_and_refine
+    confidence_threshold: 0.6
+"""
+    grid_end, arms_end = "  - all_labels\n", "    framework: supervised\n    labels: all\n"
+    assert SMOKE.count(grid_end) == SMOKE.count(arms_end) == 1
+    expected = SMOKE.replace(grid_end, f"{grid_end}  - strict\n").replace(arms_end, arms_end + lines)
+    assert params.read_text() == expected
     arm = load_config(params).arm("strict")
     assert (arm.confidence_threshold, arm.target, arm.group) == (0.6, "threshold_and_refine", "Table 2")
 
