@@ -50,6 +50,9 @@ OTHER_READINGS = {  # without a verdict: shown beside them
     "peer_accuracy": "as the field's training scripts count",
 }
 PRIMARY, CHECK = "primary", "check"
+ENTRY = ["id", "title", "family", "source", "measure", "paper", "seeds", "ours", "difference", "difference_std",
+         "per_seed", "headroom", "effect", "interval", "level", "delta", "detectable", "seeds_needed", "verdict",
+         "bootstrap"]  # of the ledger
 AP_HEADROOM = paper.ALL_LABELS_MAP - paper.SUPERVISED_MAP
 PCK_HEADROOM = 100.0 - paper.TABLE_1["none"]
 
@@ -115,7 +118,7 @@ def write_ledger(ledger: dict[str, Any], path: Path) -> Path:
 
 def read_ledger(path: Path) -> pd.DataFrame:
     """The ledger's entries, one row a claim."""
-    return pd.DataFrame(read_json(path)["claims"])
+    return pd.DataFrame(read_json(path)["claims"], columns=ENTRY)
 
 
 def _table_1_claims() -> list[Claim]:

@@ -102,7 +102,7 @@ def draw_ensembles(quality: pd.DataFrame, titles: Mapping[str, str], readings: M
 
 def draw_coverage(curves: pd.DataFrame, titles: Mapping[str, str], confidence_threshold: float) -> Figure:
     """A panel an ensemble mode: precision of the kept joints over the share kept; the ring is tau."""
-    modes = list(dict.fromkeys(curves["mode"]))
+    modes = list(dict.fromkeys(curves["mode"])) or ["none"]
     figure = Figure(figsize=(8.0, 4.2), layout="constrained")
     panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
     for panel, mode in zip(panels, modes, strict=True):

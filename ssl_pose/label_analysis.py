@@ -17,6 +17,7 @@ from ssl_pose.results import MODES
 
 PCK_THRESHOLD = 0.2  # of the reference length; the paper does not state its own
 RUN = ["arm", "seed"]
+SELECTION = ["own_0", "own_1", "pck_chosen", "pck_rejected", "chosen_closer", "pck_targets", "pck_dual"]
 
 
 def is_correct(labels: pd.DataFrame, mode: str) -> pd.Series:
@@ -36,7 +37,7 @@ def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFr
             correct, kept = is_correct(run, mode), run[f"confidence_{mode}"] >= confidence_threshold
             shares = {"pck": correct, "pck_above_threshold": correct & kept, "kept": kept}
             rows.append({"arm": arm, "seed": seed, "mode": mode} | _percent(shares))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*RUN, "mode", "pck", "pck_above_threshold", "kept"])
 
 
 def before_and_after(labels: pd.DataFrame, mode: str, confidence_threshold: float) -> pd.DataFrame:
@@ -49,7 +50,7 @@ def before_and_after(labels: pd.DataFrame, mode: str, confidence_threshold: floa
         correct, kept = is_correct(run, mode), run[f"confidence_{mode}"] >= confidence_threshold
         shares = {"kept": kept, "pck_all": correct, "pck_kept": correct[kept], "pck_dropped": correct[~kept]}
         rows.append({"arm": arm, "seed": seed} | _percent(shares))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*RUN, "kept", "pck_all", "pck_kept", "pck_dropped"])
 
 
 def coverage_and_precision(labels: pd.DataFrame, mode: str, thresholds: Sequence[float]) -> pd.DataFrame:
@@ -61,7 +62,7 @@ def coverage_and_precision(labels: pd.DataFrame, mode: str, thresholds: Sequence
             kept = confidence >= threshold
             shares = _percent({"coverage": kept, "precision": correct[kept]})
             rows.append({"arm": arm, "seed": seed, "mode": mode, "threshold": float(threshold)} | shares)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*RUN, "mode", "threshold", "coverage", "precision"])
 
 
 def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float],
@@ -76,11 +77,12 @@ def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float
     selection. A peak under `guard_threshold` counts as wholly uncertain.
     """
     pairs = student_pairs(labels, mode, guard_threshold)
-    return pd.DataFrame(
+    rows = [
         {"arm": arm, "seed": seed, "margin": float(margin)} | _selection(run, float(margin))
         for (arm, seed), run in pairs.groupby(RUN, sort=False)
         for margin in margins
-    )
+    ]
+    return pd.DataFrame(rows, columns=[*RUN, "margin", *SELECTION])
 
 
 def student_pairs(labels: pd.DataFrame, mode: str, guard_threshold: float = 0.0) -> pd.DataFrame:
@@ -102,7 +104,7 @@ def rank_correlation(labels: pd.DataFrame, mode: str) -> pd.DataFrame:
         pair = (known.uncertainty, known[f"error_{mode}"])
         rho = float(stats.spearmanr(*pair).statistic) if varied else np.nan
         rows.append({"arm": arm, "seed": seed, "rank_correlation": rho, "joints": len(known)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*RUN, "rank_correlation", "joints"])
 
 
 def error_by_uncertainty(labels: pd.DataFrame, mode: str, num_bins: int = 8) -> pd.DataFrame:

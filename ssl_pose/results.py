@@ -21,6 +21,9 @@ from ssl_pose.files import write_text
 from ssl_pose.predictions import QUANTUM
 
 MODES = ("none", "average", "maximum")  # how the views of one network become one pseudo-heatmap
+LABEL_COLUMNS = ["network", "person", "joint", "uncertainty",
+                 *(f"{value}_{mode}" for mode in MODES for value in ("error", "confidence")), "arm", "seed"]
+LOG_COLUMNS = ["step", "kept", "peak", "arm", "seed"]  # that every log of an arm with pseudo-heatmaps has
 
 
 class ResultsError(ValueError):
@@ -100,7 +103,7 @@ def load_logs(results: Path, config: Config, arms: Iterable[str] | None = None) 
         except ValueError as error:
             raise ResultsError(f"{path} has a line that is no JSON ({error}): train this run again") from None
         frames.append(pd.DataFrame(lines).assign(arm=arm, seed=seed))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=LOG_COLUMNS, dtype=float)
 
 
 def load_pseudo_labels(results: Path, config: Config, arms: Iterable[str]) -> pd.DataFrame:
@@ -113,7 +116,7 @@ def load_pseudo_labels(results: Path, config: Config, arms: Iterable[str]) -> pd
     for arm, seed in grid(config, arms):
         stored = pd.read_parquet(run_file(results, arm, seed, "pseudo_labels.parquet"))
         frames.append(_with_errors(stored[stored.visibility > 0]).assign(arm=arm, seed=seed))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=LABEL_COLUMNS, dtype=float)
 
 
 def load_examples(results: Path, arm: str, seed: int) -> dict[str, np.ndarray]:

@@ -92,7 +92,8 @@ def mean_table(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str])
         for column in columns:
             row |= _mean_and_std(column, runs[column].dropna())
         rows.append(row | {"seeds": runs.seed.nunique()})
-    return pd.DataFrame(rows)
+    parts = [f"{column}_{part}" for column in columns for part in ("mean", "std")]
+    return pd.DataFrame(rows, columns=[*keys, *parts, "seeds"])
 
 
 def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:

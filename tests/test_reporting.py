@@ -196,6 +196,16 @@ def test_claims_whose_arms_are_not_in_the_grid_are_left_out(config):
     assert claims.check_claims(small) == []
 
 
+def test_a_grid_without_any_claim_has_an_empty_ledger_that_is_shown(tmp_path, tree, config, ledger):
+    alone = replace(config, arms={"supervised": config.arms["supervised"]})
+    path = claims.write_ledger(claims.build_ledger(tree, alone), tmp_path / "claims.json")
+    empty = claims.read_ledger(path)
+    assert list(empty.columns) == ["id", *ledger.columns] == claims.ENTRY
+    assert len(tables.claim_table(empty)) == 0
+    assert reporting.verdict_counts(empty) == {}
+    assert figures.draw_claims(empty).axes
+
+
 def test_without_headroom_there_is_no_effect_and_no_verdict(tmp_path):
     config = fake_config()
     tree = write_fake_results(tmp_path / "fake", config)
