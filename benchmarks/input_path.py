@@ -6,16 +6,19 @@ Gaussian a joint in NumPy. Goals: at least 3 times it, decoding included, per co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional
 
 from benchmarks.samples import random_crops
-from benchmarks.step import build_case, whole_step
+from benchmarks.step import build_case, on_a_cpu, whole_step
 from benchmarks.timing import time_alternately
-from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.config import Config
 from ssl_pose.profiles import open_profile
 
 PHOTO = (480, 640)  # height, width: COCO's most frequent size
@@ -61,25 +64,38 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
             conventional_sample(cv2.imdecode(encoded[i % 4], cv2.IMREAD_COLOR), points, random) for i in range(BATCH)],
         "conventional, photos in memory": lambda: [
             conventional_sample(photos[i % 4], points, random) for i in range(BATCH)],
-        "ours": lambda: draw_labeled(pool, rows.to(pool.keypoints.device), config, 0, "bench", 0),
+        "ours": lambda: draw_labeled(pool, rows, config, 0, "bench", 0),
+        "ours, bilinear sampling alone": sampling_alone(pool, config),
     }, ROUNDS, device)
     table = [{"path": name, "samples/s": BATCH / value} for name, value in seconds.items()]
-    share = share_of_step(device)
-    table.append({"path": "share of the default profile's step, whole method, K 4", "samples/s": share})
+    shares = {name: share_of_step(open_profile(name).config, device) for name in ("default", "coco_partial_1k")}
+    table += [{"path": f"share of a step of {name}, whole method, K 4", "share": share}
+              for name, share in shares.items()]
     ours = seconds["ours"]
     return table, {"ours over conventional with decoding": ours / seconds["conventional, with decoding"],
                    "ours over conventional in memory": ours / seconds["conventional, photos in memory"],
-                   "share of the step": share}
+                   **{f"share of a step of {name}": share for name, share in shares.items()}}
 
 
-def share_of_step(device: torch.device) -> float:
-    """Seconds of drawing both batches over those of the whole step, at the default profile's numbers."""
-    case = build_case(open_profile("default").config, "whole method", 4, device)
-    rows = torch.arange(len(case.pool.keypoints), device=case.pool.keypoints.device)
+def sampling_alone(pool: Pool, config: Config) -> Callable[[], object]:
+    """grid_sample of as many views, one at a time, from a canvas that is float already: the floor of our path."""
+    size = config.data.input_size
+    canvas = pool.gather(torch.tensor([0])).float().contiguous()
+    matrix = torch.eye(2, 3, device=pool.device)[None] * 0.8
+    grid = functional.affine_grid(matrix, (1, 3, *size), align_corners=False)
+    return lambda: [functional.grid_sample(canvas, grid, align_corners=False) for _ in range(BATCH)]
+
+
+def share_of_step(config: Config, device: torch.device) -> float:
+    """Seconds of drawing both batches over those of the whole step."""
+    config = on_a_cpu(config) if device.type == "cpu" else config
+    case = build_case(config, "whole method", 4, device)
+    rows = torch.arange(len(case.pool.keypoints))
 
     def draw() -> None:
         draw_labeled(case.pool, rows, case.config, 0, "bench", 0)
         draw_unlabeled(case.pool, rows, case.arm, case.config, 0, 0)
 
-    seconds = time_alternately({"whole": whole_step(case), "input": draw}, ROUNDS, device)
+    rounds = ROUNDS if config.model.architecture == "unet" else 3
+    seconds = time_alternately({"whole": whole_step(case), "input": draw}, rounds, device)
     return seconds["input"] / seconds["whole"]

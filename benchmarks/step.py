@@ -48,6 +48,13 @@ class Case:
     optimizer: torch.optim.Optimizer
 
 
+def on_a_cpu(config: Config) -> Config:
+    """`config` with batches that a CPU gets through: of a large network four images of each kind."""
+    if config.model.architecture == "unet":
+        return config
+    return replace(config, training=replace(config.training, labeled_batch=4, unlabeled_batch=4))
+
+
 def cases(num_views: tuple[int, ...]) -> list[tuple[str, int]]:
     return [(name, views) for name in FRAMEWORK_CASES for views in ((0,) if name == "supervised" else num_views)]
 
@@ -68,7 +75,7 @@ def build_case(config: Config, name: str, num_views: int, device: torch.device) 
 
 def whole_step(case: Case) -> Callable[[], None]:
     """The step as the training loop takes it, each time the next one."""
-    config, arm, rows = case.config, case.arm, torch.arange(NUM_PERSONS, device=case.pool.device)
+    config, arm, rows = case.config, case.arm, torch.arange(NUM_PERSONS)
     framework, model, count = FRAMEWORKS[arm.framework], config.model, iter(range(10**9))
     setting = Setting(arm, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment,
                       config.training.precision)
@@ -136,11 +143,18 @@ def measure(config: Config, device: torch.device, num_views: tuple[int, ...], ro
 
 
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
-    """Rows of both precisions at the numbers of the default profile, on a GPU of coco_partial_1k, and their ratios."""
-    config = open_profile("coco_partial_1k" if device.type == "cuda" else "default").config
+    """Rows of the numbers of the default profile in both precisions, and of coco_partial_1k's in its own.
+
+    A GPU measures coco_partial_1k alone, in both precisions.
+    """
+    large = open_profile("coco_partial_1k").config
+    small = large if device.type == "cuda" else open_profile("default").config
     rows = []
     for precision in ("fp32", "bf16"):
-        training = replace(config.training, precision=precision)
-        rows += measure(replace(config, training=training), device, num_views=(1, 4, 8), rounds=ROUNDS)
-    ratios = {f"{row['device']}, {row['precision']}, {row['step']}, K {row['K']}": row["ratio"] for row in rows}
+        training = replace(small.training, precision=precision)
+        rows += measure(replace(small, training=training), device, num_views=(1, 4, 8), rounds=ROUNDS)
+    if device.type == "cpu":
+        rows += measure(on_a_cpu(large), device, num_views=(4,), rounds=3)
+    ratios = {f"{row['device']}, {row['network']}, {row['precision']}, {row['step']}, K {row['K']}": row["ratio"]
+              for row in rows}
     return rows, ratios

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.roofline import COPIED, copy_work
 from benchmarks.step import build_case
 from benchmarks.timing import time_alternately
 from ssl_pose.batches import draw_unlabeled
@@ -16,7 +17,6 @@ from ssl_pose.pseudo_label import denoise, move_to_view, select_targets
 
 ROUNDS = 7
 NUM_VIEWS = 4
-COPIED = 2**26  # bytes
 
 
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
@@ -24,7 +24,7 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     config = open_profile("coco_partial_1k" if device.type == "cuda" else "default").config
     case = build_case(config, "whole method", NUM_VIEWS, device)
     batch, sigma = config.training.unlabeled_batch, config.model.heatmap_sigma
-    unlabeled = draw_unlabeled(case.pool, torch.arange(64, device=case.pool.keypoints.device), case.arm, config, 0, 0)
+    unlabeled = draw_unlabeled(case.pool, torch.arange(64), case.arm, config, 0, 0)
     size = heatmap_size(config.data.input_size, config.model.heatmap_stride)
     views = [torch.rand(1 + NUM_VIEWS, batch, 17, *size, device=device) for _ in range(2)]
     strong = unlabeled.strong[0]
@@ -35,10 +35,8 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
             chosen = select_targets(own, other, case.arm.selection, case.arm.uncertainty_margin)
             move_to_view(chosen, strong.matrix, strong.flip, case.arm, sigma)
 
-    source = torch.rand(COPIED // 4, device=device)
-    target = torch.empty_like(source)
     with torch.no_grad():
-        seconds = time_alternately({"targets": targets, "copy": lambda: target.copy_(source)}, ROUNDS, device)
+        seconds = time_alternately({"targets": targets, "copy": copy_work(device)}, ROUNDS, device)
     moved = 2 * (2 + NUM_VIEWS) * batch * 17 * size[0] * size[1] * 4
     needed, copied = moved / seconds["targets"], 2 * COPIED / seconds["copy"]
     rows = [{"work": "targets of both students, K 4", "ms": 1e3 * seconds["targets"], "GB/s": needed / 1e9},

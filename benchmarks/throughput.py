@@ -1,17 +1,21 @@
-"""The whole method's samples a second, and what bounds them: operations against the measured peak.
+"""The whole method's samples a second, what bounds them, and what torch.compile and CUDA graphs would make of them.
 
-Meant for a GPU with the numbers of coco_partial_1k (goal: 1,500 unlabelled samples a second); on a CPU it runs with
-those of the default profile.
+Meant for a GPU with the numbers of coco_partial_1k (goals: 1,500 unlabelled samples a second, and 90 % of the same
+passes replayed as CUDA graphs); on a CPU it runs with those of the default profile.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from benchmarks.step import NUM_PERSONS, build_case, network_passes, whole_step
+from benchmarks.roofline import COPIED, copy_work, count_bytes, product_work
+from benchmarks.step import NUM_PERSONS, Case, build_case, network_passes, whole_step
 from benchmarks.timing import time_alternately
+from ssl_pose.config import Config
 from ssl_pose.costs import count_flops
 from ssl_pose.profiles import open_profile
 from ssl_pose.training import count_passes
@@ -21,19 +25,59 @@ NUM_VIEWS = 4
 
 
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
-    """Milliseconds of the step and of its passes, and operations a second against the measured peak."""
+    """Milliseconds of the step and of its passes in several forms, beside what operations and bytes take at least."""
     config = open_profile("coco_partial_1k" if device.type == "cuda" else "default").config
     config = replace(config, training=replace(config.training, precision="bf16"))
     case = build_case(config, "whole method", NUM_VIEWS, device)
-    size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    works = {"step": whole_step(case), "passes": network_passes(case), "product": lambda: left @ right}
-    seconds = time_alternately(works, ROUNDS, device)
-    operations = count_passes(case.arm, config.training, 1, NUM_PERSONS) * count_flops(
-        config.model, config.data.input_size)
-    peak = 2 * size**3 / seconds["product"]
+    passes, (product, product_flops), copy = network_passes(case), product_work(device), copy_work(device)
+    works = {"step": whole_step(case), "passes": passes}
+    compiled, started = compiled_passes(config, device)
+    works["passes, compiled"] = compiled
+    if device.type == "cuda":
+        works["passes, as a CUDA graph"] = replayed_passes(config, device)
+    seconds = time_alternately(works | {"product": product, "copy": copy}, ROUNDS, device)
+    peak, bandwidth = product_flops / seconds["product"], 2 * COPIED / seconds["copy"]
+    flops, moved = count_operations(case), count_bytes(passes)
+    bounds = {f"least by operations, at {1e-12 * peak:.3g} TFLOP/s": flops / peak,
+              f"least by {1e-9 * moved:.3g} GB, at {1e-9 * bandwidth:.3g} GB/s": moved / bandwidth}
     rows = [{"work": name, "ms": 1e3 * value, "unlabeled/s": config.training.unlabeled_batch / value,
-             "TFLOP/s": operations / value / 1e12, "share of peak": operations / value / peak}
-            for name, value in seconds.items() if name != "product"]
-    rows.append({"work": "bf16 product (the peak)", "ms": 1e3 * seconds["product"], "TFLOP/s": peak / 1e12})
-    return rows, {f"{device.type}: step over passes": seconds["step"] / seconds["passes"]}
+             "TFLOP/s": 1e-12 * flops / value, "share of peak": flops / value / peak,
+             "s to start": started if name == "passes, compiled" else None}
+            for name, value in ({name: seconds[name] for name in works} | bounds).items()]
+    return rows, {f"{device.type}: step over {name}": seconds["step"] / seconds[name]
+                  for name in ("passes", "passes, as a CUDA graph") if name in seconds}
+
+
+def count_operations(case: Case) -> float:
+    """Floating-point operations of one step's passes."""
+    return count_passes(case.arm, case.config.training, 1, NUM_PERSONS) * count_flops(
+        case.config.model, case.config.data.input_size)
+
+
+def compiled_passes(config: Config, device: torch.device) -> tuple[Callable[[], None], float]:
+    """The passes with networks that torch.compile compiled, as `training.compile` does, and seconds until they ran."""
+    case = build_case(config, "whole method", NUM_VIEWS, device)
+    for network in case.students:
+        network.compile()
+    passes = network_passes(case)
+    began = time.perf_counter()
+    passes()
+    return passes, time.perf_counter() - began
+
+
+def replayed_passes(config: Config, device: torch.device) -> Callable[[], None]:
+    """The passes recorded once and replayed as one CUDA graph: what they take without any launch from Python."""
+    case = build_case(config, "whole method", NUM_VIEWS, device)
+    for group in case.optimizer.param_groups:
+        group["capturable"] = True  # its step counts lie on the GPU
+    passes, side = network_passes(case), torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):  # what is made at the first calls must not be recorded
+        for _ in range(3):
+            passes()
+    torch.cuda.current_stream(device).wait_stream(side)
+    case.optimizer.zero_grad(set_to_none=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        passes()
+    return graph.replay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ import torch
 
 from ssl_pose import read_ahead
 from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool
-from ssl_pose.read_ahead import MOST_EXPECTED, ReadAhead, Resident, open_rows
+from ssl_pose.coco import DataError
+from ssl_pose.read_ahead import MOST_EXPECTED, ReadAhead, Resident, Rows, open_rows
 from tests.fake_crops import make_crops
 from tests.golden_trace import small_config, trace
 
@@ -52,6 +54,21 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_its_rows_are_asked_for(pi
     with pytest.raises(IndexError, match="20"):
         reader.gather(index)
     assert reader.gather(torch.tensor([3]))[0, 0, 0, 0] == 3
+
+
+def test_rows_of_a_whole_file_of_a_slice_of_it_and_of_memory_are_the_array_s_own(pixels):
+    index = np.array([3, 0, 3, 5])
+    for array in (pixels, pixels[2:], pixels[::2], np.array(pixels)):
+        assert np.array_equal(Rows(array).read(index), array[index])
+    assert Rows(pixels).file is not None
+
+
+def test_a_file_that_was_cut_short_is_named(pixels):
+    rows = Rows(pixels)
+    os.truncate(pixels.filename, pixels.offset + 5 * 15 + 7)
+    assert rows.read(np.array([4]))[0, 0, 0, 0] == 4
+    with pytest.raises(DataError, match=r"pixels\.npy was cut short while it was in use; pack the crops again"):
+        rows.read(np.array([4, 5]))
 
 
 def test_rows_are_at_hand_where_half_of_the_free_memory_holds_them(pixels, monkeypatch):

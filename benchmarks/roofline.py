@@ -1,0 +1,54 @@
+"""What bounds network passes: operations against the measured matrix product, bytes against the measured copy.
+
+Bytes are counted, not assumed: every operation of the passes reads its arguments and writes its results. Those that a
+cache keeps between two operations are counted all the same: on a CPU, whose last cache holds much of a small network,
+the bound by bytes is no strict one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+COPIED = 2**26  # bytes of the copy, more than a cache holds
+WRITES_NOTHING = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+
+
+class ByteCounter(TorchDispatchMode):
+    """Sums the bytes of all tensors that operations read and write while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if not operation.is_view and operation.overloadpacket.__name__ not in WRITES_NOTHING:
+            self.total += sum(value.numel() * value.element_size() for value in tree_leaves((args, kwargs, result))
+                              if isinstance(value, Tensor))
+        return result
+
+
+def count_bytes(work: Callable[[], object]) -> int:
+    """Bytes that the operations of one call of `work` read and write."""
+    with ByteCounter() as counter:
+        work()
+    return counter.total
+
+
+def copy_work(device: torch.device) -> Callable[[], object]:
+    """Copies `COPIED` bytes, which moves twice as many."""
+    source = torch.rand(COPIED // 4, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def product_work(device: torch.device) -> tuple[Callable[[], object], int]:
+    """A product of two bf16 matrices large enough to reach the device's peak, and its operations."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return lambda: left @ right, 2 * size**3
