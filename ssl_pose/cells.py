@@ -55,6 +55,7 @@ def run_cell(here: Workspace, cell: Cell) -> Cell:
     train = load_crops(here.crops("train"))
     split = read_split(here.split(seed), train)
     if not is_trained(here, cell):
+        (here.run(*cell) / "metrics.json").unlink(missing_ok=True)  # of other weights; a clock set back would hide it
         start = ensure_burn_in(here, seed, train, split)
         labeled = arm_labels(here.config.arm(arm), split, train, here.config.splits, seed)
         train_run(here.config, arm, seed, train, labeled, start, here.model(arm, seed), here.run(arm, seed),

@@ -1,6 +1,7 @@
 """Cells without notebooks and DVC: the pipeline's files, done cells left alone, changed numbers run anew."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def test_a_cell_of_other_numbers_is_not_done_and_a_title_is_no_number(here: Work
     assert not is_trained(longer, cell)
     arms = here.config.arms | {"supervised": replace(here.config.arm("supervised"), title="Labels alone")}
     assert is_trained(replace(here, config=replace(here.config, arms=arms)), cell)
+
+
+def test_a_cell_that_is_trained_anew_is_judged_anew_though_the_clock_was_set_back(here: Workspace):
+    cell = ("supervised", 0)
+    run_cell(here, cell)
+    metrics = here.run(*cell) / "metrics.json"
+    metrics.write_text("of other weights")
+    os.utime(metrics, (4_000_000_000, 4_000_000_000))  # written before the clock was set back
+    longer = replace(here, config=replace(here.config, training=replace(here.config.training, steps=4)))
+    run_cell(longer, cell)
+    assert json.loads(metrics.read_text())
 
 
 def test_an_arm_with_a_label_count_of_its_own_is_burnt_in_and_judged_with_it(here: Workspace):
