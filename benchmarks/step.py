@@ -64,7 +64,8 @@ def build_case(config: Config, name: str, num_views: int, device: torch.device) 
     options = FRAMEWORK_CASES[name] | {"num_views": num_views, "ensemble": "maximum" if num_views else "none"}
     arm = replace(next(iter(config.arms.values())), **options)
     framework = FRAMEWORKS[arm.framework]
-    students = [build_model(config.model, seed=index).to(device).train() for index in range(framework.num_students)]
+    untrained = replace(config.model, pretrained="none")
+    students = [build_model(untrained, seed=index).to(device).train() for index in range(framework.num_students)]
     if config.training.channels_last:
         students = [student.to(memory_format=torch.channels_last) for student in students]
     teachers = [copy.deepcopy(student).requires_grad_(False) for student in students] if arm.uses_ema else []

@@ -37,7 +37,11 @@ def grid_cells(here: Workspace) -> list[Cell]:
 
 
 def is_trained(here: Workspace, cell: Cell) -> bool:
-    """Whether the cell's weights and record are there, made with the numbers of this configuration."""
+    """Whether the cell's weights and record are there, made with the numbers of this configuration.
+
+    By whichever code: on a machine without DVC a new comment in the library must not throw a week's cells away. Where
+    there is DVC, it compares the code without its prose and says what is stale.
+    """
     record = here.run(*cell) / "train.json"
     return (here.model(*cell).exists() and record.exists()
             and json.loads(record.read_text())["config_sha"] == run_fingerprint(here.config, *cell))
@@ -90,7 +94,7 @@ def run_profile(name: str, jobs: int = 0, arms: Sequence[str] = (), evaluate_onl
     cells = [cell for cell in cells if is_trained(here, cell)] if evaluate_only else cells
     waiting = [cell for cell in cells if not (is_trained(here, cell) and is_evaluated(here, cell))]
     training = profile.config.training
-    jobs = jobs or fitting_jobs(training.num_threads, training.device)
+    jobs = jobs or fitting_jobs(training.num_threads * training.num_processes, training.device)
     for number, (arm, seed) in enumerate(run_cells(waiting, jobs), start=1):
         print(f"[{number}/{len(waiting)}] {arm}, seed {seed}", flush=True)
     print(f"{len(cells)} cells of {name} are done; `dvc commit` in {profile.folder.name} tells the pipeline")

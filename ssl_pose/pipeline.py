@@ -15,13 +15,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ssl_pose.config import load_config
 from ssl_pose.files import write_json, write_text
 from ssl_pose.profiles import Profile
-from ssl_pose.scheduling import PipelineError, fitting_jobs, run_side_by_side
+from ssl_pose.scheduling import PipelineError, fitting_jobs, read_durations, run_side_by_side
 from ssl_pose.workspace import REPOSITORY
 
 REBUILT = ("tables", "figures", "notebooks", "claims.json", "report.html")  # in results/<profile>, by analyses
@@ -32,11 +33,14 @@ EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc
 
 
 def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
-    """Runs every stage of the profile that is not up to date."""
+    """Runs every stage of the profile that is not up to date, and records what that took."""
+    began = time.monotonic()
     with workspace_lock(profile.folder):
         mend(profile.folder)
-        run_stages(profile, find_stale(profile, data, jobs), jobs)
+        stages = find_stale(profile, data, jobs)
+        run_stages(profile, stages, jobs)
         refresh_readme(profile)
+        record_run(profile.folder, stages, time.monotonic() - began)
     print(f"Everything is up to date: {os.path.relpath(results_folder(profile))}")
 
 
@@ -55,6 +59,14 @@ def find_stale(profile: Profile, data: str = "", jobs: int = 0) -> dict[str, set
         run_stages(profile, {stage: set() for stage in first}, jobs)
         changed = changed_stages(folder)
     return stale_stages(graph, changed)
+
+
+def record_run(folder: Path, stages: Iterable[str], wall_seconds: float) -> None:
+    """Writes to work/last_run.json what a run of `stages` took, if any of them trained; `make bench` reads it."""
+    if any(stage.startswith("train@") for stage in stages):
+        durations = read_durations(folder / "work" / "durations.json")
+        record = {"wall_seconds": round(wall_seconds, 1), "stage_seconds": {name: durations[name] for name in stages}}
+        write_json(record, folder / "work" / "last_run.json")
 
 
 def rebuild_report(profile: Profile, jobs: int = 0) -> None:

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+import benchmarks.__main__ as main
+from benchmarks import pipeline
 from benchmarks.document import DOCUMENT, markdown, refresh
-from benchmarks.results import FOLDER, significant, worsened
+from benchmarks.results import FOLDER, load, significant, store, worsened
+from benchmarks.roofline import count_bytes
+from benchmarks.step import FRAMEWORK_CASES, measure, on_a_cpu
+from ssl_pose.profiles import open_profile
 
 RESULT = {"rows": [{"work": "step", "ms": 12.5}], "hardware": {"gpu": None, "cpu": "a CPU", "threads": 1},
           "versions": {"torch": "2.6"}, "code_sha": "abc"}
@@ -55,3 +61,56 @@ def test_a_result_says_how_it_came_about(path: Path):
     result = json.loads(path.read_text())
     assert {"git_sha", "code_sha", "versions", "hardware", "rows", "ratios"} <= result.keys()
     assert result["rows"]
+
+
+def test_bytes_are_those_that_operations_read_and_write_and_views_and_empty_tensors_move_none():
+    values = torch.zeros(10, 3)
+
+    def work() -> None:
+        flat = (values + 1).view(30)  # reads and writes 120 bytes
+        torch.empty(1000)
+        flat.relu_()  # so does this, in place
+
+    assert count_bytes(work) == 4 * 120
+
+
+def test_a_backward_pass_moves_bytes_too():
+    weights = torch.ones(10, requires_grad=True)
+    loss = (2 * weights).sum()
+    assert count_bytes(lambda: loss.backward()) >= 2 * 40  # at least the product's gradient, read and written
+
+
+def test_the_pipeline_is_summed_by_kind_of_stage_and_compared_with_its_training(tmp_path: Path):
+    record = {"wall_seconds": 90.0, "stage_seconds": {"data": 12.0, "burn_in@0": 20.0, "train@a-0": 60.0,
+                                                      "train@b-0": 40.0, "report": 18.0}}
+    rows, ratios = pipeline.summarise(record)
+    assert ratios == {"all stages over training": 150 / 120, "wall clock over training": 90 / 120}
+    minutes = {row["stage"]: (row["runs"], row["minutes"]) for row in rows}
+    assert minutes["train"] == (2, pytest.approx(100 / 60))
+    assert minutes["all, by the wall clock"] == (5, 1.5)
+    (tmp_path / "last_run.json").write_text(json.dumps(record))
+    assert pipeline.read_record(tmp_path / "last_run.json", num_cells=2) == record
+    assert pipeline.read_record(tmp_path / "last_run.json", num_cells=3) == {}  # a run of some cells says nothing
+    assert pipeline.read_record(tmp_path / "missing.json", num_cells=2) == {}
+
+
+@pytest.mark.parametrize(("measured", "status"), [([2.0, 1.1], 0), ([1.0], 0), ([2.0, 1.9, 1.8], 1)])
+def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status, tmp_path, monkeypatch, capsys):
+    left = list(measured)
+    monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {"ratio": left.pop(0)})})
+    kept = tmp_path / "kept"
+    store("fake", [{"work": "fake"}], {"ratio": 1.0}, kept)
+    monkeypatch.setattr(main, "load", lambda name, folder=kept: load(name, folder))
+    assert main.check(["fake"]) == status
+    assert left == []
+    assert ("error: fake: ratio is 1.8, was 1" in capsys.readouterr().err) == bool(status)
+
+
+def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_against_its_passes():
+    config = open_profile("coco_partial_1k").config
+    assert on_a_cpu(config).training.labeled_batch == 4
+    small = open_profile("smoke").config
+    assert on_a_cpu(small) == small
+    rows = measure(small, torch.device("cpu"), num_views=(1,), rounds=1)
+    assert [row["step"] for row in rows] == list(FRAMEWORK_CASES)
+    assert all(row["ratio"] > 0.5 for row in rows)

@@ -16,6 +16,7 @@ import yaml
 
 from ssl_pose import pipeline
 from ssl_pose.config import load_config
+from ssl_pose.files import write_json
 from ssl_pose.pipeline import (
     REBUILT,
     analysis_stages,
@@ -23,6 +24,7 @@ from ssl_pose.pipeline import (
     link_coco,
     mend,
     read_graph,
+    record_run,
     reproduce,
     stale_stages,
     workspace_lock,
@@ -72,6 +74,14 @@ def test_a_second_run_at_once_is_refused(tmp_path: Path):
         pass
     with workspace_lock(tmp_path):
         pass
+
+
+def test_a_run_that_trained_leaves_what_it_took_and_one_that_did_not_leaves_that_alone(tmp_path: Path):
+    write_json({"data": 40.0, "train@a-0": 60.5, "report": 3.0}, tmp_path / "work" / "durations.json")
+    record_run(tmp_path, ["data", "train@a-0"], 101.23)
+    record_run(tmp_path, ["report"], 3.2)
+    assert json.loads((tmp_path / "work" / "last_run.json").read_text()) == {
+        "wall_seconds": 101.2, "stage_seconds": {"data": 40.0, "train@a-0": 60.5}}
 
 
 def test_what_a_kill_within_dvc_leaves_is_mended(tmp_path: Path):
@@ -186,7 +196,10 @@ def test_a_smoke_run_makes_every_table_and_figure_and_a_second_one_does_nothing(
     assert {f"results/smoke/{name}" for name in copy.rebuilt_files()} <= declared
     assert {"tables/table_1.csv", "tables/table_2.csv", "figures/figure_1.png", "figures/figure_2.png",
             "claims.json", "report.html"} <= copy.rebuilt_files().keys()
+    record = (copy.smoke / "work" / "last_run.json").read_text()
+    assert json.loads(record)["stage_seconds"].keys() >= stages.keys() - {"code", "source"}
     assert copy.run("repro") == "Everything is up to date: profiles/smoke/results/smoke\n"
+    assert (copy.smoke / "work" / "last_run.json").read_text() == record  # of the last run that trained
 
 
 def test_an_edit_to_a_comment_or_to_prose_reruns_the_projection_alone(copy: Copy):
