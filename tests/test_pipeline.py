@@ -230,6 +230,32 @@ def test_one_more_seed_runs_only_its_own_cells_and_the_analyses(copy: Copy):
     assert copy.stale() == set()
 
 
+def test_a_file_that_vanished_between_stages_is_made_again_with_all_that_depends_on_it(copy: Copy):
+    analyses = set(analysis_stages(read_graph(copy.smoke))) - {"code", "data_figures"}
+    model = copy.smoke / "work" / "runs" / "full" / "seed-0" / "model.safetensors"
+    model.rename(copy.root / "elsewhere")
+    assert copy.stale() == {"train@full-0", "evaluate@full-0"} | analyses
+    (copy.root / "elsewhere").rename(model)
+    assert copy.stale() == set()
+
+
+@pytest.mark.parametrize("then", [0, 4_000_000_000], ids=["1970", "2096"])
+def test_wherever_the_clock_stood_when_files_were_written_nothing_reruns(copy: Copy, then: int):
+    for path in [*copy.smoke.rglob("*"), *copy.root.joinpath("ssl_pose").iterdir()]:
+        if not path.is_symlink():
+            os.utime(path, (then, then))
+    assert copy.stale() == set()
+
+
+def test_two_runs_at_once_are_one_run_and_one_line(copy: Copy):
+    command = [sys.executable, "-m", "ssl_pose", "repro", "--profile", "smoke"]
+    with workspace_lock(copy.smoke):
+        done = subprocess.run(command, cwd=copy.root, capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": str(copy.root)})
+    assert done.returncode == 1
+    assert done.stderr == "error: another run is at work in smoke; wait for it or stop it\n"
+
+
 def test_every_notebook_runs_by_run_all_and_writes_to_scratch_alone(copy: Copy):
     """With the defaults of its parameters cell and without DVC: smoke's numbers, the committed default results."""
     def committed() -> dict[Path, bytes]:
