@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +45,10 @@ def write_start(config: Config, path: Path) -> None:
     save_networks(path, students, config.model)
 
 
-def trace(arm: str) -> dict[str, list[float]]:
-    """By column of the log, its value at each of the steps."""
+def trace(arm: str, **training: Any) -> dict[str, list[float]]:
+    """By column of the log, its value at each of the steps; `training` replaces keys of that section."""
     config, crops = small_config(), make_crops(24)
+    config = replace(config, training=replace(config.training, **training))
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_start(config, folder / "start.safetensors")

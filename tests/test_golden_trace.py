@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from tests.golden_trace import ARMS, PATH, STEPS, trace
 
@@ -17,6 +18,17 @@ def test_twenty_steps_repeat_the_golden_trace(arm):
     for column, values in found.items():
         assert len(values) == STEPS
         np.testing.assert_allclose(values, GOLDEN[arm][column], rtol=1e-4, atol=1e-6, err_msg=column)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("arm", ["full", "teacher_student_refine"])  # students that label, and an EMA teacher that does
+def test_compiled_networks_take_the_same_steps(arm, monkeypatch):
+    compiled, real = [], torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network) or real(network))
+    found = trace(arm, compile=True)
+    assert len(compiled) == 2  # both students, or the student and its teacher
+    assert all(network._compiled_call_impl is not None for network in compiled)
+    np.testing.assert_allclose(found["loss"], GOLDEN[arm]["loss"], rtol=1e-3)
 
 
 def test_the_trace_sees_what_it_guards():
