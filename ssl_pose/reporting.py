@@ -80,8 +80,8 @@ SECTIONS = (
     Section(
         "table_1", "Average or maximum of the views? (Table 1, Figure 1)",
         "PCK of pseudo-heatmaps against labels hidden from training. The paper does not say how it counts a joint "
-        "without a confident peak; both readings stand here. A maximum only raises peaks, so the second reading "
-        "favours it by construction.",
+        "without a confident peak, so every reading stands here. A maximum only raises peaks: where joints under the "
+        "threshold count as wrong, this favours it by construction.",
         (("table_1", "PCK@0.2 of pseudo-heatmaps, %, per network that predicts"),
          ("clean_peaks", "How clean: the second peak over the first, and peaks of at least half the first")),
         (("table_1", "PCK of pseudo-heatmaps by ensemble",
