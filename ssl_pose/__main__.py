@@ -220,12 +220,12 @@ def fetch_photos(given: argparse.Namespace) -> None:
     import json
 
     from ssl_pose.coco import SPLITS, UNLABELED
-    from ssl_pose.download import OFFICIAL, count_persons, fetch_coco, official_archives
+    from ssl_pose.download import COCO_PERSONS, OFFICIAL, count_persons, fetch_coco, official_archives
 
     splits = (*SPLITS, UNLABELED) if given.unlabeled else SPLITS
     fetch_coco(given.directory, official_archives(splits), given.address or OFFICIAL)
     for split, counts in count_persons(given.directory).items():
-        print(f"{split}: {json.dumps(counts)}")
+        print(f"{split}: {counts['persons']:,} persons (COCO's own: {COCO_PERSONS[split]:,}) of {json.dumps(counts)}")
 
 
 def build_own_data(given: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ from ssl_pose.coco import DataError, hash_file, load_persons, read_json
 from ssl_pose.files import remedy, write_bytes
 
 OFFICIAL = "http://images.cocodataset.org"
+COCO_PERSONS = {"train2017": 149_813, "val2017": 6_352}  # by the standard selection, as published code loads them
 CHUNK = 2**16  # bytes; what of a piece came before a break is fetched again
 TIMEOUT = 30  # s, to connect and between two pieces
 ATTEMPTS = 8  # in a row that brought nothing
@@ -93,8 +94,8 @@ def fetch_coco(directory: Path, archives: Iterable[Archive], address: str = OFFI
 
 
 def count_persons(directory: Path) -> dict[str, dict[str, int]]:
-    """What the standard selection keeps and drops of each split; COCO's own counts are 149,813 and 6,352 persons."""
-    return {split: load_persons(directory, split).counts for split in ("train2017", "val2017")}
+    """What the standard selection keeps and drops of each split."""
+    return {split: load_persons(directory, split).counts for split in COCO_PERSONS}
 
 
 def is_unpacked(directory: Path, archive: Archive) -> bool:

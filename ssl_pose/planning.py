@@ -17,6 +17,7 @@ import pandas as pd
 from ssl_pose.coco import load_persons
 from ssl_pose.config import ArmConfig, Config, ConfigError
 from ssl_pose.costs import ADAM_BYTES, count_activation_bytes, count_flops, count_parameters
+from ssl_pose.download import COCO_PERSONS
 from ssl_pose.frameworks import FRAMEWORKS
 from ssl_pose.model import heatmap_size
 from ssl_pose.persons import training_persons
@@ -112,14 +113,16 @@ def _persons_to_come(profile: Profile, data: str) -> dict[str, dict[str, int]]:
 def coco_counts(unlabeled_photos: bool) -> dict[str, dict[str, Any]]:
     """COCO's own persons by the standard selection, for plans made before there are photos.
 
-    149,813 and 6,352 persons are what SimpleBaseline's and its successors' code loads (Pose2Seg's issue 33 prints the
-    first); they lie in 56,599 and 2,346 photos (Ultralytics' coco-pose.yaml). 161,534 persons were detected in
+    The annotated persons (Pose2Seg's issue 33 prints the first number) lie in 56,599 and 2,346 photos (Ultralytics'
+    coco-pose.yaml). 161,534 persons were detected in
     unlabeled2017 for Xie et al.'s protocol (Junhojuno/ssl-human-pose, config/256x192_hrnet_dual.yaml); how many photos
     they lie in is assumed, and changes nothing where all of train2017 is labelled.
     """
     detected = 161_534 if unlabeled_photos else 0
-    train = {"num_persons": 149_813 + detected, "num_photos": 56_599 + detected // 2, "selection": {"persons": 149_813}}
-    return {"train": train, "val": {"num_persons": 6_352, "num_photos": 2_346}}
+    annotated, val = COCO_PERSONS["train2017"], COCO_PERSONS["val2017"]
+    train = {"num_persons": annotated + detected, "num_photos": 56_599 + detected // 2,
+             "selection": {"persons": annotated}}
+    return {"train": train, "val": {"num_persons": val, "num_photos": 2_346}}
 
 
 def find_speed(config: Config, measured: list[dict[str, Any]]) -> Speed:

@@ -14,7 +14,8 @@ import pytest
 from urllib3.util import Retry
 
 from ssl_pose import download as module
-from ssl_pose.coco import DataError
+from ssl_pose.__main__ import main
+from ssl_pose.coco import DataError, load_persons
 from ssl_pose.download import Archive, can_give_back, count_persons, fetch_coco, is_unpacked, official_archives
 
 
@@ -124,6 +125,16 @@ def test_everything_is_fetched_checked_and_unpacked_once(server, archives, rende
     fetch_coco(tmp_path / "coco", archives, "http://nowhere.invalid")
     assert "is complete; nothing is downloaded" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "coco").rglob("*")} == before
+
+
+def test_the_command_counts_the_persons_beside_those_of_coco(rendered_coco, capsys):
+    assert main(["coco", str(rendered_coco)]) == 0
+    persons = {split: len(load_persons(rendered_coco, split)) for split in ("train2017", "val2017")}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{rendered_coco} is complete; nothing is downloaded"
+    assert lines[1].startswith(f"train2017: {persons['train2017']} persons (COCO's own: 149,813) of {{")
+    assert lines[2].startswith(f"val2017: {persons['val2017']} persons (COCO's own: 6,352) of {{")
+    assert '"crowd": 1' in lines[2]
 
 
 def test_a_server_that_drops_is_read_on_from_where_it_stopped(server, archives, rendered_coco, tmp_path):
