@@ -49,10 +49,10 @@ class Case:
 
 
 def on_a_cpu(config: Config) -> Config:
-    """`config` with batches that a CPU gets through: of a large network four images of each kind."""
+    """`config` with batches that a CPU gets through: of a large network two images of each kind."""
     if config.model.architecture == "unet":
         return config
-    return replace(config, training=replace(config.training, labeled_batch=4, unlabeled_batch=4))
+    return replace(config, training=replace(config.training, labeled_batch=2, unlabeled_batch=2))
 
 
 def cases(num_views: tuple[int, ...]) -> list[tuple[str, int]]:
@@ -144,18 +144,22 @@ def measure(config: Config, device: torch.device, num_views: tuple[int, ...], ro
 
 
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
-    """Rows of the numbers of the default profile in both precisions, and of coco_partial_1k's in its own.
-
-    A GPU measures coco_partial_1k alone, in both precisions.
-    """
-    large = open_profile("coco_partial_1k").config
-    small = large if device.type == "cuda" else open_profile("default").config
+    """Rows of both precisions at the numbers of the default profile, on a GPU of coco_partial_1k, and their ratios."""
+    config = open_profile("coco_partial_1k" if device.type == "cuda" else "default").config
     rows = []
     for precision in ("fp32", "bf16"):
-        training = replace(small.training, precision=precision)
-        rows += measure(replace(small, training=training), device, num_views=(1, 4, 8), rounds=ROUNDS)
-    if device.type == "cpu":
-        rows += measure(on_a_cpu(large), device, num_views=(4,), rounds=3)
-    ratios = {f"{row['device']}, {row['network']}, {row['precision']}, {row['step']}, K {row['K']}": row["ratio"]
-              for row in rows}
-    return rows, ratios
+        training = replace(config.training, precision=precision)
+        rows += measure(replace(config, training=training), device, num_views=(1, 4, 8), rounds=ROUNDS)
+    return rows, step_ratios(rows)
+
+
+def run_large(device: torch.device) -> tuple[list[dict], dict[str, float]]:
+    """Rows of the ResNet-18 at 256x192 of coco_partial_1k in its precision, with few images a step on a CPU."""
+    config = open_profile("coco_partial_1k").config
+    config = on_a_cpu(config) if device.type == "cpu" else config
+    rows = measure(config, device, num_views=(4,), rounds=2 if device.type == "cpu" else ROUNDS)
+    return rows, step_ratios(rows)
+
+
+def step_ratios(rows: list[dict]) -> dict[str, float]:
+    return {f"{row['device']}, {row['precision']}, {row['step']}, K {row['K']}": row["ratio"] for row in rows}

@@ -108,7 +108,7 @@ def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status,
 
 def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_against_its_passes():
     config = open_profile("coco_partial_1k").config
-    assert on_a_cpu(config).training.labeled_batch == 4
+    assert on_a_cpu(config).training.labeled_batch == 2
     small = open_profile("smoke").config
     assert on_a_cpu(small) == small
     rows = measure(small, torch.device("cpu"), num_views=(1,), rounds=1)
