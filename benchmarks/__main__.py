@@ -18,8 +18,8 @@ from benchmarks.timing import default_device
 TOLERANCE = 0.25  # share by which a ratio may grow: on a machine with other work ratios move by a fifth
 ATTEMPTS = 3  # measurements of what has grown
 BENCHMARKS: dict[str, Callable] = {
-    "input_path": input_path.run, "step": step.run, "step_large": step.run_large, "throughput": throughput.run, "targets": targets.run,
-    "growth": growth.run, "evaluation": evaluation.run, "pipeline": pipeline.run,
+    "input_path": input_path.run, "step": step.run, "step_large": step.run_large, "throughput": throughput.run,
+    "targets": targets.run, "growth": growth.run, "evaluation": evaluation.run, "pipeline": pipeline.run,
 }
 
 
