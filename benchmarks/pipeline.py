@@ -1,4 +1,4 @@
-"""`make repro` of the default profile: what it took against its training alone, as its last run recorded it.
+"""`make repro` of the default profile: what it took against its training alone, as its runs recorded it.
 
 Goals: at most 1.15 times the training, and 25 minutes on two cores.
 """
@@ -6,45 +6,53 @@ Goals: at most 1.15 times the training, and 25 minutes on two cores.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from ssl_pose.profiles import open_profile
 from ssl_pose.results import grid, read_json, run_file
+from ssl_pose.scheduling import read_durations
 from ssl_pose.workspace import REPOSITORY
 
-RECORD = REPOSITORY / "work" / "last_run.json"
+WORK = REPOSITORY / "work"
 TRAINING = ("burn_in", "train")
 
 
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
-    """Minutes by kind of stage, as `make repro` last ran all cells here; where it never did, of committed training."""
+    """Minutes by kind of stage, as `make repro` last ran each here; where it never ran all, of committed training."""
     config = open_profile("default").config
-    record = read_record(RECORD, len(config.grid) * len(config.seeds))
-    return summarise(record) if record else (committed(REPOSITORY / "results" / config.profile), {})
+    num_cells = len(config.grid) * len(config.seeds)
+    durations = read_durations(WORK / "durations.json")
+    if count_cells(durations) < num_cells:
+        return committed(REPOSITORY / "results" / config.profile), {}
+    return summarise(durations, read_wall_seconds(WORK / "last_run.json", num_cells))
 
 
-def read_record(path: Path, num_cells: int) -> dict:
-    """What a run of at least `num_cells` cells left; empty where there is none."""
+def count_cells(stages: Iterable[str]) -> int:
+    return sum(stage.startswith("train@") for stage in stages)
+
+
+def read_wall_seconds(path: Path, num_cells: int) -> float | None:
+    """What the last run took if it trained all cells: one that went on from another says nothing of the whole."""
     try:
         record = json.loads(path.read_text())
     except FileNotFoundError:
-        return {}
-    return record if sum(stage.startswith("train@") for stage in record["stage_seconds"]) >= num_cells else {}
+        return None
+    return record["wall_seconds"] if count_cells(record["stage_seconds"]) >= num_cells else None
 
 
-def summarise(record: dict) -> tuple[list[dict], dict[str, float]]:
-    """A row for each kind of stage and one for the whole, and the whole over its training, summed and by the wall."""
+def summarise(durations: dict[str, float], wall_seconds: float | None) -> tuple[list[dict], dict[str, float]]:
+    """A row for each kind of stage and for the whole, and the whole over its training, summed and by the wall clock."""
     kinds: dict[str, list[float]] = {}
-    for stage, seconds in record["stage_seconds"].items():
+    for stage, seconds in durations.items():
         kinds.setdefault(stage.partition("@")[0], []).append(seconds)
     rows = [{"stage": kind, "runs": len(values), "minutes": sum(values) / 60} for kind, values in kinds.items()]
-    total, wall = sum(map(sum, kinds.values())), record["wall_seconds"]
+    wholes = {"all stages": sum(durations.values())} | ({"wall clock": wall_seconds} if wall_seconds else {})
+    rows += [{"stage": name, "runs": len(durations), "minutes": seconds / 60} for name, seconds in wholes.items()]
     training = sum(sum(kinds.get(kind, [])) for kind in TRAINING)
-    rows += [{"stage": "all, one after another", "runs": len(record["stage_seconds"]), "minutes": total / 60},
-             {"stage": "all, by the wall clock", "runs": len(record["stage_seconds"]), "minutes": wall / 60}]
-    return rows, {"all stages over training": total / training, "wall clock over training": wall / training}
+    return rows, {f"{name} over training": seconds / training for name, seconds in wholes.items()}
 
 
 def committed(results: Path) -> list[dict]:

@@ -80,18 +80,22 @@ def test_a_backward_pass_moves_bytes_too():
     assert count_bytes(lambda: loss.backward()) >= 2 * 40  # at least the product's gradient, read and written
 
 
-def test_the_pipeline_is_summed_by_kind_of_stage_and_compared_with_its_training(tmp_path: Path):
-    record = {"wall_seconds": 90.0, "stage_seconds": {"data": 12.0, "burn_in@0": 20.0, "train@a-0": 60.0,
-                                                      "train@b-0": 40.0, "report": 18.0}}
-    rows, ratios = pipeline.summarise(record)
+def test_the_pipeline_is_summed_by_kind_of_stage_and_compared_with_its_training():
+    durations = {"data": 12.0, "burn_in@0": 20.0, "train@a-0": 60.0, "train@b-0": 40.0, "report": 18.0}
+    rows, ratios = pipeline.summarise(durations, 90.0)
     assert ratios == {"all stages over training": 150 / 120, "wall clock over training": 90 / 120}
     minutes = {row["stage"]: (row["runs"], row["minutes"]) for row in rows}
     assert minutes["train"] == (2, pytest.approx(100 / 60))
-    assert minutes["all, by the wall clock"] == (5, 1.5)
-    (tmp_path / "last_run.json").write_text(json.dumps(record))
-    assert pipeline.read_record(tmp_path / "last_run.json", num_cells=2) == record
-    assert pipeline.read_record(tmp_path / "last_run.json", num_cells=3) == {}  # a run of some cells says nothing
-    assert pipeline.read_record(tmp_path / "missing.json", num_cells=2) == {}
+    assert minutes["wall clock"] == (5, 1.5)
+    assert pipeline.summarise(durations, None)[1] == {"all stages over training": 150 / 120}
+
+
+def test_the_wall_clock_counts_only_for_a_run_of_all_cells(tmp_path: Path):
+    path = tmp_path / "last_run.json"
+    assert pipeline.read_wall_seconds(path, num_cells=2) is None
+    path.write_text(json.dumps({"wall_seconds": 90.0, "stage_seconds": {"train@a-0": 60.0, "train@b-0": 40.0}}))
+    assert pipeline.read_wall_seconds(path, num_cells=2) == 90.0
+    assert pipeline.read_wall_seconds(path, num_cells=3) is None
 
 
 @pytest.mark.parametrize(("measured", "status"), [([2.0, 1.1], 0), ([1.0], 0), ([2.0, 1.9, 1.8], 1)])
