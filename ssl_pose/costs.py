@@ -6,6 +6,7 @@ Networks are run on the meta device, where tensors have shapes and no values: it
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from ssl_pose.model import build_model
 ADAM_BYTES = 16  # of a parameter in training: itself, its gradient and both moments, fp32
 
 
-
+@cache
 def count_flops(config: ModelConfig, input_size: tuple[int, int]) -> int:
     """Floating-point operations of one image's forward pass, counted; a multiply-add is two."""
     with torch.device("meta"):
@@ -28,6 +29,7 @@ def count_flops(config: ModelConfig, input_size: tuple[int, int]) -> int:
     return counter.get_total_flops()
 
 
+@cache
 def count_activation_bytes(config: ModelConfig, input_size: tuple[int, int]) -> int:
     """Bytes that one image's forward pass keeps for its backward pass in fp32, counted; bf16 keeps about half."""
     return _saved_bytes(config, input_size, 3) - _saved_bytes(config, input_size, 2)
@@ -50,6 +52,7 @@ def _saved_bytes(config: ModelConfig, input_size: tuple[int, int], batch: int) -
     return sum(value.untyped_storage().nbytes() for value in saved.values())
 
 
+@cache
 def count_parameters(config: ModelConfig) -> int:
     """Trained numbers of one network."""
     with torch.device("meta"):

@@ -1,5 +1,6 @@
 """Profiles: one word each; a derived one is its base with the lines that it changes, each with its source."""
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_every_number_of_a_protocol_says_where_it_comes_from(name: str):
         if numeric and shaping and not any(f"[{mark}]" in line for mark in "SXUA"):
             unsourced.append(words)
     assert not unsourced
+
+
+def test_the_recipe_for_another_network_is_a_valid_profile(tmp_path):
+    """That of docs/coco.md, as written there."""
+    text = (ROOT / "docs" / "coco.md").read_text()
+    name, changes = re.search(r"cat > profiles/(\w+)/changes.yaml <<'END'\n(.*?)END\n", text, re.DOTALL).groups()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "changes.yaml").write_text(changes)
+    (tmp_path / "coco_partial_1k").symlink_to(ROOT / "profiles" / "coco_partial_1k")
+    (tmp_path / name / "params.yaml").write_text(compose(tmp_path / name))
+    config = load_config(tmp_path / name / "params.yaml")
+    assert (config.profile, config.model.architecture, config.data.input_size) == (name, "hrnet_w48", (384, 288))
 
 
 def test_what_cannot_be_composed_is_named_in_one_line(tmp_path, monkeypatch):
