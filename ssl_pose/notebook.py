@@ -20,12 +20,13 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from ssl_pose.config import brief, parse_yaml
-from ssl_pose.files import remedy
+from ssl_pose.files import AGAIN, remedy
 from ssl_pose.scheduling import OUT_OF_MEMORY
 from ssl_pose.workspace import REPOSITORY
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict, "list": list}
+START_TIMEOUT = 600  # s until a kernel answers: on a machine that is busy with other work it takes minutes
 FORGET = ("papermill", "execution")  # metadata with timestamps and durations
 OUT_OF_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python and NumPy; of torch on a GPU
 SYSTEM_ERROR = re.compile(r"\[Errno (?P<number>\d+)\] ")  # how an OSError begins
@@ -63,11 +64,15 @@ def execute(source: Path, parameters: dict[str, Any], output: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     try:
         papermill.execute_notebook(str(source), str(output), parameters, kernel_name="python3", cwd=".",
-                                   progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"])
+                                   progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"],
+                                   start_timeout=START_TIMEOUT)
     except PapermillExecutionError as error:
         raise NotebookError(f"notebook {source.stem}, In [{error.exec_count}]: {cause(error)}") from None
     except DeadKernelError:
         raise NotebookError(f"notebook {source.stem}: its process was killed; {OUT_OF_MEMORY}") from None
+    except RuntimeError as error:  # before the first cell
+        raise NotebookError(f"notebook {source.stem}: its kernel did not start ({error}); run fewer stages side by "
+                            f"side (JOBS=1), {AGAIN}") from None
 
 
 def cause(error: PapermillExecutionError) -> str:

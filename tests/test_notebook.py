@@ -95,6 +95,17 @@ def test_leaving_through_sys_exit_is_an_error_though_papermill_calls_it_a_succes
     assert not (tmp_path / "out.ipynb").exists()
 
 
+def test_a_kernel_that_does_not_start_in_time_is_one_line(write, tmp_path: Path, monkeypatch, capsys):
+    """As on a machine whose cores all belong to others."""
+    def starve(*_, start_timeout: int, **__):
+        raise RuntimeError(f"Kernel didn't respond in {start_timeout} seconds")
+
+    write("1")
+    monkeypatch.setattr(runner.papermill, "execute_notebook", starve)
+    line = error_of(["notebook", "10_some", "-o", str(tmp_path / "out.ipynb")], capsys)
+    assert "10_some: its kernel did not start (Kernel didn't respond in 600 seconds); run fewer stages" in line
+
+
 def test_a_kernel_that_was_killed_is_one_line(write, tmp_path: Path):
     write("import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(NotebookError, match="10_some: its process was killed"):
