@@ -3,7 +3,8 @@
 A cell is a claim in one setting: label count and length of the arms, and the EMA horizon (Dual-Student against
 Teacher-Student, both plain, by AP) or the strength of the views (maximum against average on the plain dual students'
 pseudo-heatmaps, by a reading of the PCK). A claim holds in a cell where the mean difference over the seeds is above 0.
-Predictions are the probabilities that the profile's `predictions` gives, by the cell's name.
+Predictions are the probabilities that the profile's `predictions` gives, by the cell's name, which has no spaces: DVC would
+wrap a long name with spaces in dvc.lock, and could not read it again.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def phase_table(results: Path, config: Config) -> pd.DataFrame:
     for row, differences in [*_framework_cells(results, config), *_ensemble_cells(results, config)]:
         mean, std = statistics.mean_and_std(differences)
         low, high = statistics.paired_interval(differences) or (None, None)
-        cell = (f"{row['claim']}, labels {row['label_count']}, steps {row['steps']:g}, "
-                f"{row['setting']} {row['value']:g}")
+        claim = row["claim"].replace(" by ", "/").replace(" ", "")
+        cell = f"{claim}/labels={row['label_count']}/steps={row['steps']:g}/{row['setting']}={row['value']:g}"
         state = OPEN if low is None or low <= 0 <= high else HOLDS if low > 0 else REVERSED
         rows.append(row | {"cell": cell, "difference_mean": mean, "difference_std": std, "low": low, "high": high,
                            "state": state, "prediction": config.predictions.get(cell), "seeds": len(differences)})

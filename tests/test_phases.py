@@ -23,7 +23,7 @@ def quality(average, maximum):
 def config():
     base = load_config("params.yaml")
     arms = {name: base.arm(name) for name in AP}
-    cell = "dual > teacher_student, labels 20, steps 1, horizon 0.02"
+    cell = "dual>teacher_student/labels=20/steps=1/horizon=0.02"
     return replace(base, seeds=(0, 1, 2), arms=arms, predictions={cell: 0.75})
 
 
@@ -42,14 +42,14 @@ def results(config, tmp_path):
 def test_cells_hold_differences_states_and_predictions(config, results):
     cells = phases.phase_table(results, config).set_index("cell")
     assert len(cells) == 1 + 2 * 2
-    frameworks = cells.loc["dual > teacher_student, labels 20, steps 1, horizon 0.02"]
+    frameworks = cells.loc["dual>teacher_student/labels=20/steps=1/horizon=0.02"]
     assert (frameworks.difference_mean, frameworks.difference_std) == (2.0, 1.0)
     assert frameworks.state == "open"  # 2 -+ 4.30 / sqrt(3)
     assert frameworks.prediction == 0.75
-    plain = cells.loc["maximum > average by pck, labels 20, steps 1, strength 1"]
+    plain = cells.loc["maximum>average/pck/labels=20/steps=1/strength=1"]
     assert plain.difference_mean == 2.0
     assert pd.isna(plain.prediction)
-    narrow = cells.loc["maximum > average by pck_above_threshold, labels 20, steps 1, strength 0.5"]
+    narrow = cells.loc["maximum>average/pck_above_threshold/labels=20/steps=1/strength=0.5"]
     assert (narrow.difference_mean, narrow.state) == (-2.0, "reversed")
 
 
