@@ -3,8 +3,8 @@
 A cell is a claim in one setting: label count and length of the arms, and the EMA horizon (Dual-Student against
 Teacher-Student, both plain, by AP) or the strength of the views (maximum against average on the plain dual students'
 pseudo-heatmaps, by a reading of the PCK). A claim holds in a cell where the mean difference over the seeds is above 0.
-Predictions are the probabilities that the profile's `predictions` gives, by the cell's name, which has no spaces: DVC would
-wrap a long name with spaces in dvc.lock, and could not read it again.
+Predictions are the probabilities that the profile's `predictions` gives, by the cell's name. It has no spaces: DVC
+would wrap a long name in dvc.lock, and could not read it again.
 """
 
 from __future__ import annotations
