@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import nn
 
 from ssl_pose.config import ConfigError, ModelConfig
 from ssl_pose.crops import load_crops
@@ -34,13 +35,19 @@ FORMAT = 1  # of model.json
 
 def open_run(here: Workspace, arm: str, seed: int) -> PoseModel:
     """The reported networks of a trained run: both students, the teacher, or the only network."""
-    config, path = here.config, here.model(arm, seed)
-    reported = config.arm(arm).reported_networks
-    if not path.exists():
-        raise ConfigError(f"no weights {path}; train the run first: make repro PROFILE={config.profile}")
-    networks = [load_run(path, config)[number] for number in reported]
+    config = here.config
+    trained = load_trained(here, arm, seed)
+    networks = [trained[number] for number in config.arm(arm).reported_networks]
     return PoseModel(networks, config.model, config.data.input_size, config.data.box_padding,
                      precision=config.training.precision)
+
+
+def load_trained(here: Workspace, arm: str, seed: int) -> list[nn.Module]:
+    """All networks of a trained run, as `load_run` explains them; `ConfigError` where it has no weights."""
+    path = here.model(arm, seed)
+    if not path.exists():
+        raise ConfigError(f"no weights {path}; train the run first: make repro PROFILE={here.config.profile}")
+    return load_run(path, here.config)
 
 
 def profile_workspace(name: str) -> Workspace:
@@ -74,10 +81,7 @@ def export_run(here: Workspace, arm: str, seed: int, folder: Path) -> Path:
 def export_labels(here: Workspace, arm_name: str, seed: int, path: Path) -> dict[str, int]:
     """Writes what a run's label networks say of its unlabelled pool to `path`, a COCO file; returns the counts."""
     config, arm = here.config, here.config.arm(arm_name)
-    weights, crops = here.model(arm_name, seed), load_crops(here.crops("train"))
-    if not weights.exists():
-        raise ConfigError(f"no weights {weights}; train the run first: make repro PROFILE={config.profile}")
-    networks = load_run(weights, config)
+    networks, crops = load_trained(here, arm_name, seed), load_crops(here.crops("train"))
     labeled = arm_labels(arm, read_split(here.split(seed), crops), crops, config.splits, seed)
     persons = training_persons(here.coco, config.data)
     return export_pseudo_labels([networks[number] for number in arm.label_networks], persons, crops, labeled, config,

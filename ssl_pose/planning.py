@@ -114,9 +114,9 @@ def coco_counts(unlabeled_photos: bool) -> dict[str, dict[str, Any]]:
     """COCO's own persons by the standard selection, for plans made before there are photos.
 
     The annotated persons (Pose2Seg's issue 33 prints the first number) lie in 56,599 and 2,346 photos (Ultralytics'
-    coco-pose.yaml). 161,534 persons were detected in
-    unlabeled2017 for Xie et al.'s protocol (Junhojuno/ssl-human-pose, config/256x192_hrnet_dual.yaml); how many photos
-    they lie in is assumed, and changes nothing where all of train2017 is labelled.
+    coco-pose.yaml). 161,534 persons were detected in unlabeled2017 for Xie et al.'s protocol (Junhojuno/ssl-human-pose,
+    config/256x192_hrnet_dual.yaml); how many photos they lie in is assumed, and changes nothing where all of train2017
+    is labelled.
     """
     detected = 161_534 if unlabeled_photos else 0
     annotated, val = COCO_PERSONS["train2017"], COCO_PERSONS["val2017"]
