@@ -9,7 +9,6 @@ grow with the pool.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -57,13 +56,16 @@ def export_pseudo_labels(
              "arm": arm.title, "seed": seed, "confidence_threshold": _lowest(arm)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(f'{{"info": {json.dumps(about)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [\n')
-        _write_list(file, _images(persons, rows))
-        file.write('\n],\n"annotations": [\n')
-        counts["kept"] = _write_list(file, _annotations(networks, persons, crops, rows, config, arm, seed))
-        file.write("\n]}\n")
-    os.replace(partial, path)
+    try:
+        with partial.open("w") as file:
+            file.write(f'{{"info": {json.dumps(about)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [\n')
+            _write_list(file, _images(persons, rows))
+            file.write('\n],\n"annotations": [\n')
+            counts["kept"] = _write_list(file, _annotations(networks, persons, crops, rows, config, arm, seed))
+            file.write("\n]}\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return counts
 
 
