@@ -1,14 +1,17 @@
 """Pseudo-labels as a COCO file: other readers open it, and an ideal network's labels are the hidden ones."""
 
 import contextlib
+import errno
 import io
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from ssl_pose import pseudo_export
 from ssl_pose.batches import open_pool
 from ssl_pose.coco import DataError, load_persons
 from ssl_pose.config import ConfigError
@@ -109,7 +112,11 @@ def test_an_ideal_network_says_the_hidden_labels_and_a_worse_one_is_not_asked():
     assert confidence.mean() > 0.5
 
 
-def test_a_stopped_export_leaves_the_old_file(packed, tmp_path):
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_stopped_export_leaves_the_old_file_and_nothing_beside_it(packed, tmp_path, monkeypatch):
     path = tmp_path / "labels.json"
     export(packed, path)
     before = path.read_bytes()
@@ -118,6 +125,9 @@ def test_a_stopped_export_leaves_the_old_file(packed, tmp_path):
     records, crops = packed
     with pytest.raises(DataError, match="not those of this COCO directory"):
         export((records.take(np.arange(len(records))[::-1]), crops), path)
+    monkeypatch.setattr(pseudo_export, "draw_views", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        export(packed, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
