@@ -18,7 +18,7 @@ from ssl_pose.training import burn_in, train_run
 
 REDUCED = {
     "model.pretrained": "none", "splits.nested_counts": [1], "training.device": "cpu", "training.burn_in_steps": 1,
-    "training.precision": "fp32",  # as fast on every CPU; some take minutes for a step of bf16
+    "training.precision": "fp32",  # a CPU that only emulates bf16 takes minutes a step
     "training.epochs": 1, "training.milestones": [1], "training.schedule": "cosine", "training.labeled_batch": 2,
     "training.num_threads": 2, "evaluation.batch_size": 8, "evaluation.num_pseudo_persons": 3,
     "evaluation.num_views": 1, "evaluation.num_examples": 2, "data.num_workers": 1, "data.max_val_persons": 3,
