@@ -40,9 +40,14 @@ def main() -> int:
 
 
 def measure(names: list[str], folder: Path) -> None:
+    """Results of a GPU stand beside those of a CPU, under names of their own."""
     for name in names:
         print(f"== {name}", flush=True)
-        store(name, *BENCHMARKS[name](default_device()), folder=folder)
+        store(result_name(name), *BENCHMARKS[name](default_device()), folder=folder)
+
+
+def result_name(name: str) -> str:
+    return f"{name}_gpu" if default_device().type == "cuda" else name
 
 
 def check(names: list[str]) -> int:
@@ -56,9 +61,9 @@ def check(names: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             measure(names, Path(folder))
             for name in names:
-                for key, value in load(name, Path(folder))["ratios"].items():
+                for key, value in load(result_name(name), Path(folder))["ratios"].items():
                     least[name][key] = min(value, least[name].get(key, value))
-        lines = {name: worsened(name, least[name], load(name)["ratios"], TOLERANCE) for name in names}
+        lines = {name: worsened(name, least[name], load(result_name(name))["ratios"], TOLERANCE) for name in names}
         names, grown = [name for name in names if lines[name]], [line for name in names for line in lines[name]]
         if not names:
             break

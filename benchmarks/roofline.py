@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-COPIED = 2**26  # bytes of the copy, more than a cache holds
+COPIED = {"cpu": 2**26, "cuda": 2**31}  # bytes of the copy, more than a cache holds
 WRITES_NOTHING = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
@@ -42,7 +42,7 @@ def count_bytes(work: Callable[[], object]) -> int:
 
 def copy_work(device: torch.device) -> Callable[[], object]:
     """Copies `COPIED` bytes, which moves twice as many."""
-    source = torch.rand(COPIED // 4, device=device)
+    source = torch.rand(COPIED[device.type] // 4, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.roofline import COPIED, copy_work
 from benchmarks.step import build_case
-from benchmarks.timing import time_alternately
+from benchmarks.timing import as_graph, time_alternately
 from ssl_pose.batches import draw_unlabeled
 from ssl_pose.model import heatmap_size
 from ssl_pose.profiles import open_profile
@@ -35,10 +35,13 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
             chosen = select_targets(own, other, case.arm.selection, case.arm.uncertainty_margin)
             move_to_view(chosen, strong.matrix, strong.flip, case.arm, sigma)
 
+    works = {"targets of both students, K 4": targets}
+    if device.type == "cuda":
+        works["targets, as a CUDA graph"] = as_graph(targets, device)
+        works["targets, compiled"] = torch.compile(targets)
     with torch.no_grad():
-        seconds = time_alternately({"targets": targets, "copy": copy_work(device)}, ROUNDS, device)
+        seconds = time_alternately(works | {"copy": copy_work(device)}, ROUNDS, device)
     moved = 2 * (2 + NUM_VIEWS) * batch * 17 * size[0] * size[1] * 4
-    needed, copied = moved / seconds["targets"], 2 * COPIED / seconds["copy"]
-    rows = [{"work": "targets of both students, K 4", "ms": 1e3 * seconds["targets"], "GB/s": needed / 1e9},
-            {"work": "copy", "ms": 1e3 * seconds["copy"], "GB/s": copied / 1e9}]
-    return rows, {"copy bandwidth over that of the targets": copied / needed}
+    bandwidth = {work: moved / seconds[work] for work in works} | {"copy": 2 * COPIED[device.type] / seconds["copy"]}
+    rows = [{"work": work, "ms": 1e3 * seconds[work], "GB/s": value / 1e9} for work, value in bandwidth.items()]
+    return rows, {f"copy bandwidth over that of {work}": bandwidth["copy"] / bandwidth[work] for work in works}

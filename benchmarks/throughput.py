@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.roofline import COPIED, copy_work, count_bytes, product_work
 from benchmarks.step import NUM_PERSONS, Case, build_case, network_passes, whole_step
-from benchmarks.timing import time_alternately
+from benchmarks.timing import as_graph, time_alternately
 from ssl_pose.config import Config
 from ssl_pose.costs import count_flops
 from ssl_pose.profiles import open_profile
@@ -36,7 +36,7 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     if device.type == "cuda":
         works["passes, as a CUDA graph"] = replayed_passes(config, device)
     seconds = time_alternately(works | {"product": product, "copy": copy}, ROUNDS, device)
-    peak, bandwidth = product_flops / seconds["product"], 2 * COPIED / seconds["copy"]
+    peak, bandwidth = product_flops / seconds["product"], 2 * COPIED[device.type] / seconds["copy"]
     flops, moved = count_operations(case), count_bytes(passes)
     bounds = {f"least by operations, at {1e-12 * peak:.3g} TFLOP/s": flops / peak,
               f"least by {1e-9 * moved:.3g} GB, at {1e-9 * bandwidth:.3g} GB/s": moved / bandwidth}
@@ -70,14 +70,4 @@ def replayed_passes(config: Config, device: torch.device) -> Callable[[], None]:
     case = build_case(config, "whole method", NUM_VIEWS, device)
     for group in case.optimizer.param_groups:
         group["capturable"] = True  # its step counts lie on the GPU
-    passes, side = network_passes(case), torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):  # what is made at the first calls must not be recorded
-        for _ in range(3):
-            passes()
-    torch.cuda.current_stream(device).wait_stream(side)
-    case.optimizer.zero_grad(set_to_none=True)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        passes()
-    return graph.replay
+    return as_graph(network_passes(case), device)
