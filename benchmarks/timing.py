@@ -53,7 +53,12 @@ def as_graph(work: Work, device: torch.device) -> Work:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    return graph.replay
+
+    def replay() -> Work:
+        graph.replay()
+        return work  # the graph writes to memory that only `work` keeps
+
+    return replay
 
 
 def default_device() -> torch.device:

@@ -1,7 +1,7 @@
 """[I/O] What a profile will cost before it starts: cells, steps, images, hours, GPU memory and disk.
 
 Operations, activations and parameters are counted; speeds are those that `make bench` measured and kept in
-benchmarks/results/. Where no machine of the profile's kind was measured yet, a stated assumption stands in.
+benchmarks/results/, for a CPU and for a GPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from ssl_pose.training import NUM_STUDENTS, choose_device, count_passes
 from ssl_pose.workspace import REPOSITORY
 
 MEASURED = REPOSITORY / "benchmarks" / "results"
-ASSUMED_GPU_SPEED = 1.0e14  # operations a second of a current GPU in training, bf16: no GPU was measured yet
 PROTOCOLS = ("coco_partial_", "coco_full")  # profiles of COCO itself, whose persons are known
 ASSUMED_PACKING = 200.0  # persons a second and process, where `make bench` has not measured it
 
@@ -57,7 +56,7 @@ def plan(profile: Profile, data: str = "", jobs: int = 0) -> str:
     """The cost of `profile` as text: a row an arm, then totals. Raises `ConfigError` if the persons are unknown."""
     config = profile.config
     persons = find_persons(profile, data)
-    speed = find_speed(config, measured_rows("step"))
+    speed = find_speed(config, measured_rows("step") + measured_rows("step_gpu"))
     rows = [arm_row(config, name, persons, speed) for name in config.arms]
     jobs = jobs or fitting_jobs(config.training.num_threads * config.training.num_processes, config.training.device)
     table = pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}")
@@ -132,10 +131,7 @@ def find_speed(config: Config, measured: list[dict[str, Any]]) -> Speed:
         device = choose_device("auto").type
     rows = [row for row in measured if row["device"] == device]
     if not rows:
-        if device == "cpu":
-            raise ConfigError("no speed of a CPU is known: run `make bench` first")
-        return Speed(ASSUMED_GPU_SPEED * training.num_processes,
-                     f"assumed, {ASSUMED_GPU_SPEED:.0e} operations a second and GPU: none was measured")
+        raise ConfigError(f"no speed of {device} is known: run `make bench` on such a machine first")
     network = f"{config.model.architecture}-{config.model.width}"
     size = "x".join(map(str, config.data.input_size))
     for key, value in (("precision", training.precision), ("network", network), ("input", size)):

@@ -62,8 +62,11 @@ def test_the_speed_is_that_of_the_steps_most_like_the_profiles(config: Config):
     large = replace(config, model=replace(config.model, architecture="resnet18", width=256))
     assert find_speed(large, MEASURED).flops == 40e9
     gpus = replace(config, training=replace(config.training, device="cuda", num_processes=4))
-    assert find_speed(gpus, MEASURED) == Speed(4 * planning.ASSUMED_GPU_SPEED, find_speed(gpus, []).source)
-    assert "none was measured" in find_speed(gpus, MEASURED).source
+    on_gpu = [{**MEASURED[0], "device": "cuda", "GFLOP/s": 7e4}]
+    assert find_speed(gpus, MEASURED + on_gpu).flops == 4 * 7e13
+    assert find_speed(config, MEASURED + on_gpu).flops == 100e9
+    with pytest.raises(ConfigError, match="no speed of cuda is known: run `make bench` on such a machine first"):
+        find_speed(gpus, MEASURED)
 
 
 def test_hours_are_passes_times_operations_over_speed(config: Config):
@@ -105,5 +108,5 @@ def test_photos_that_nobody_named_and_speeds_that_nobody_measured_are_one_line(c
     photos = replace(config, data=replace(config.data, source="coco"))
     with pytest.raises(ConfigError, match="say where the photos are with DATA="):
         find_persons(Profile(tmp_path, photos), "")
-    with pytest.raises(ConfigError, match="run `make bench` first"):
+    with pytest.raises(ConfigError, match="no speed of cpu is known: run `make bench`"):
         find_speed(config, [])
