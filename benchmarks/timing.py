@@ -54,9 +54,8 @@ def as_graph(work: Work, device: torch.device) -> Work:
     with torch.cuda.graph(graph):
         work()
 
-    def replay() -> Work:
+    def replay(kept: Work = work) -> None:  # the graph writes to memory that only `work` keeps
         graph.replay()
-        return work  # the graph writes to memory that only `work` keeps
 
     return replay
 
