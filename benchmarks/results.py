@@ -36,3 +36,8 @@ def worsened(name: str, fresh: dict[str, float], kept: dict[str, float], toleran
     """A line for each ratio of benchmark `name` that grew by more than the share `tolerance`."""
     return [f"{name}: {key} is {fresh[key]:.3g}, was {kept[key]:.3g}"
             for key in kept if key in fresh and fresh[key] > kept[key] * (1 + tolerance)]
+
+
+def unmeasured(name: str, fresh: dict[str, float], kept: dict[str, float]) -> list[str]:
+    """A line for each ratio of benchmark `name` that git holds and that nobody measured again."""
+    return [f"{name}: {key} was {kept[key]:.3g} and is not measured here" for key in kept if key not in fresh]

@@ -13,7 +13,7 @@ import torch
 import benchmarks.__main__ as main
 from benchmarks import pipeline
 from benchmarks.document import DOCUMENT, markdown, refresh
-from benchmarks.results import FOLDER, load, significant, store, worsened
+from benchmarks.results import FOLDER, load, significant, store, unmeasured, worsened
 from benchmarks.roofline import count_bytes
 from benchmarks.step import FRAMEWORK_CASES, measure, on_a_cpu
 from ssl_pose.profiles import open_profile
@@ -26,6 +26,7 @@ def test_a_ratio_has_worsened_when_it_grew_by_more_than_the_tolerance():
     kept = {"same": 1.0, "a little": 1.0, "much": 1.0, "better": 1.0, "gone": 1.0}
     fresh = {"same": 1.0, "a little": 1.24, "much": 1.3, "better": 0.5, "new": 9.0}
     assert worsened("step", fresh, kept, 0.25) == ["step: much is 1.3, was 1"]
+    assert unmeasured("step", fresh, kept) == ["step: gone was 1 and is not measured here"]
 
 
 def test_numbers_keep_three_digits_and_tables_have_a_cell_for_what_is_missing():
@@ -103,11 +104,13 @@ def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status,
     left = list(measured)
     monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {"ratio": left.pop(0)})})
     kept = tmp_path / "kept"
-    store("fake", [{"work": "fake"}], {"ratio": 1.0}, kept)
+    store("fake", [{"work": "fake"}], {"ratio": 1.0, "renamed": 2.0}, kept)
     monkeypatch.setattr(main, "load", lambda name, folder=kept: load(name, folder))
     assert main.check(["fake"]) == status
     assert left == []
-    assert ("error: fake: ratio is 1.8, was 1" in capsys.readouterr().err) == bool(status)
+    said = capsys.readouterr().err
+    assert ("error: fake: ratio is 1.8, was 1" in said) == bool(status)
+    assert said.startswith("warning: fake: renamed was 2 and is not measured here\n")
 
 
 def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_against_its_passes():
