@@ -33,8 +33,7 @@ def hrnet_backbone(name: str, pretrained: str) -> nn.Module:
     try:
         import timm
     except ModuleNotFoundError:
-        raise ConfigError(f"model.architecture {name} needs timm; install it with: pip install "
-                          "'ssl_pose[hrnet]'") from None
+        raise ConfigError(f"model.architecture {name} needs timm; install it with: pip install timm") from None
 
     options = {"features_only": True, "feature_location": "", "out_indices": (1,)}
     file = f"{name}.{pretrained}.safetensors"

@@ -77,12 +77,15 @@ class Pool:
         return slice(self.rank * share, (self.rank + 1) * share)
 
 
-def open_pool(crops: CropSet, device: torch.device, rank: int = 0, num_processes: int = 1) -> Pool:
-    """`crops` made ready on `device`; pixels that fit there are at hand, others are read ahead of their step."""
+def open_pool(
+    crops: CropSet, device: torch.device, rank: int = 0, num_processes: int = 1, crops_on_device: str = "auto"
+) -> Pool:
+    """`crops` made ready on `device`; pixels that lie there (`training.crops_on_device`) are at hand, others are read
+    ahead of their step."""
     to_reference = canvas_to_reference(crops.canvas_size, crops.input_size)
     keypoints = torch.as_tensor(np.asarray(crops.keypoints), dtype=torch.float32)
     return Pool(
-        pixels=open_rows(crops.crops, device),
+        pixels=open_rows(crops.crops, device, crops_on_device),
         keypoints=transform_points(to_reference.expand(len(keypoints), 3, 3), keypoints).to(device),
         visibility=torch.as_tensor(np.asarray(crops.visibility)).to(device),
         to_reference=to_reference.to(device),
@@ -116,7 +119,7 @@ def draw_labeled(
     weight = flip_points((pool.visibility[index] > 0).float(), seen.flip) * points_inside(points, size)
     cells = image_to_heatmap_points(points, stride, config.model.heatmap_alignment)
     heatmaps = render_heatmaps(cells, heatmap_size(size, stride), config.model.heatmap_sigma)
-    return LabeledBatch(_render(pool, canvases, seen, config), heatmaps, weight)
+    return LabeledBatch(render_crops(pool, canvases, seen, config), heatmaps, weight)
 
 
 def _labeled_positions(length: int, batch: int, seed: int, phase: str, step: int) -> tuple[Tensor, torch.Generator]:
@@ -143,7 +146,7 @@ def draw_unlabeled(
                      for k in range(method.num_views))]
     count, views = len(views), join_views(views)
     return UnlabeledBatch(
-        view_images=_render(pool, canvases, views, config),
+        view_images=render_crops(pool, canvases, views, config),
         view_matrix=_cells(views, config).unflatten(0, (count, -1)),
         view_flip=views.flip.unflatten(0, (count, -1)),
         strong=tuple(_draw_strong(path, number, pool, canvases, config, seed, step)
@@ -159,7 +162,7 @@ def _draw_strong(
     view = _sample(name, config.views.strong, pool, config, seed, step)
     batch = config.training.unlabeled_batch
     draws = sample_draws(batch, make_generator(seed, name, "draws", step, device=pool.device))
-    images, own = _render(pool, canvases, view, config), pool.own_rows(batch)
+    images, own = render_crops(pool, canvases, view, config), pool.own_rows(batch)
     return StrongView(path, images, _cells(view, config), view.flip, draws.rows(own))
 
 
@@ -184,7 +187,8 @@ def _sample(name: str, view: ViewConfig, pool: Pool, config: Config, seed: int, 
     return sample_views(view, batch, config.data.input_size, generator).rows(pool.own_rows(batch))
 
 
-def _render(pool: Pool, canvases: Tensor, views: Views, config: Config) -> Tensor:
+def render_crops(pool: Pool, canvases: Tensor, views: Views, config: Config) -> Tensor:
+    """`render_views` of crops of `pool` as networks of this configuration read them."""
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     return render_views(canvases, views, pool.to_reference, config.data.input_size, pool.mean_color, layout)
 

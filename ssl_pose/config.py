@@ -199,6 +199,7 @@ class TrainingConfig:
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     channels_last: bool
+    crops_on_device: Literal["auto", "always", "never"]  # 'auto': if half of the device's free memory holds them
     compile: bool
     num_threads: int = bounded(1)  # per process, on a CPU
     num_processes: int = bounded(1)  # that share each batch of one run, one per GPU

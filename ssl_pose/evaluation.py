@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssl_pose.augment import identity_views, render_views
-from ssl_pose.batches import Pool, open_pool
+from ssl_pose.augment import identity_views
+from ssl_pose.batches import Pool, open_pool, render_crops
 from ssl_pose.config import ArmConfig, Config, ModelConfig
 from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.files import write_bytes
@@ -37,7 +37,7 @@ from ssl_pose.model import load_networks, predict_heatmaps
 from ssl_pose.predictions import Predictions, dequantize, quantize
 from ssl_pose.pseudo_label import ensemble_heatmaps
 from ssl_pose.pseudo_quality import PoolSample, draw_pool_views, take_views, view_heatmaps
-from ssl_pose.scoring import HEADLINE_THRESHOLD
+from ssl_pose.scoring import HEADLINE_THRESHOLD, mean_of_known
 from ssl_pose.training import choose_device
 
 MEAN_OF_NETWORKS = 2  # its number among the networks of a run
@@ -88,9 +88,7 @@ def predict_readings(
 
 def reference_images(pool: Pool, rows: Tensor, config: Config) -> Tensor:
     """Un-augmented network inputs (B, 3, H, W) of the crops at `rows` (B,)."""
-    views = identity_views(len(rows), pool.device)
-    images = render_views(pool.gather(rows), views, pool.to_reference, config.data.input_size, pool.mean_color)
-    return images.contiguous(memory_format=torch.channels_last) if config.training.channels_last else images
+    return render_crops(pool, pool.gather(rows), identity_views(len(rows), pool.device), config)
 
 
 def predict_reference(
@@ -116,9 +114,9 @@ def headline(networks: dict[str, dict], arm: ArmConfig) -> dict[str, float | Non
     reported = [networks[str(number)] for number in arm.reported_networks]
     both = networks.get(str(MEAN_OF_NETWORKS))
     return {
-        "AP": _mean([scores["AP"] for scores in reported]),
-        "AR": _mean([scores["AR"] for scores in reported]),
-        "pck": _mean([scores["pck"][str(HEADLINE_THRESHOLD)] for scores in reported]),
+        "AP": mean_of_known([scores["AP"] for scores in reported]),
+        "AR": mean_of_known([scores["AR"] for scores in reported]),
+        "pck": mean_of_known([scores["pck"][str(HEADLINE_THRESHOLD)] for scores in reported]),
         "AP_ensemble": both["AP"] if both else None,
     }
 
@@ -203,8 +201,3 @@ def _reference_pixels(crops: CropSet, rows: NDArray) -> NDArray[np.uint8]:
     matrix = canvas_to_reference(crops.canvas_size, crops.input_size).expand(len(rows), 3, 3)
     images = warp_images(pixels, matrix, crops.input_size)
     return images.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

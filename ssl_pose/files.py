@@ -36,15 +36,22 @@ def remedy(number: int | None) -> str:
     return f"; {REMEDIES[number]}" if number in REMEDIES else ""
 
 
-def write_bytes(content: bytes, path: Path) -> Path:
-    """Writes `content` to `path`, whose folder it makes; a full disk raises OSError and leaves nothing new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(path)
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `target` when the block ends well, and is removed if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _beside(target)
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        yield partial
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_bytes(content: bytes, path: Path) -> Path:
+    """Writes `content` to `path`, whose folder it makes; a full disk raises OSError and leaves nothing new."""
+    with new_file(path) as partial:
+        partial.write_bytes(content)
     return path
 
 

@@ -36,7 +36,7 @@ from ssl_pose.pseudo_quality import (
     score_selection,
     write_pool,
 )
-from ssl_pose.scoring import canvas_to_photo, score_coco, score_network
+from ssl_pose.scoring import canvas_to_photo, mean_of_known, score_coco, score_network
 from ssl_pose.splits import arm_labels
 
 
@@ -112,7 +112,7 @@ def compare_decoders(networks: list[nn.Module], val: CropSet, config: Config) ->
         for name, flip_test in (("plain", False), ("flip", True)):
             known = [score_coco(val, dequantize(part.keypoints), part.score)["AP"]
                      for part in found[decoder, flip_test][: len(networks)]]
-            table[decoder][name] = None if None in known else float(np.mean(known))
+            table[decoder][name] = mean_of_known(known)
     return table
 
 

@@ -41,9 +41,7 @@ def level_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
     with the same labels, paired by seed, with a 95 % t interval. `equivalent`: how many labels supervised training
     needs for the same mean AP, read off its curve, linear in the logarithm of the count; None beyond its ends.
     """
-    curves = label_curves(config)
-    wide = scores.pivot(index="seed", columns="arm", values="AP")
-    base = next((arms for arms in curves.values() if BASE in arms.values()), {})
+    wide, curves, base = _by_seed(scores, config)
     ceiling = wide["all_labels"].mean() if "all_labels" in wide else float("nan")
     rows = []
     for title, arms in curves.items():
@@ -74,9 +72,7 @@ def pair_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
 
     The better of the two over all counts stands first. `of_headroom`, `low` and `high` are percent of the headroom.
     """
-    curves = label_curves(config)
-    wide = scores.pivot(index="seed", columns="arm", values="AP")
-    base = next((arms for arms in curves.values() if BASE in arms.values()), {})
+    wide, curves, base = _by_seed(scores, config)
     rows = []
     for pair in itertools.combinations([title for title, arms in curves.items() if arms is not base], 2):
         shared = [count for count in curves[pair[0]] if count in curves[pair[1]] and count in base]
@@ -93,6 +89,13 @@ def pair_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
                          "difference_std": std, "of_headroom": 100 * mean / headroom, "low": low, "high": high,
                          "seeds": len(differences)})
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+def _by_seed(scores: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, Curves, dict[int, str]]:
+    """AP, a row a seed and a column an arm; the curves; and that of supervised training, empty if there is none."""
+    curves = label_curves(config)
+    base = next((arms for arms in curves.values() if BASE in arms.values()), {})
+    return scores.pivot(index="seed", columns="arm", values="AP"), curves, base
 
 
 def _title(arms: dict[int, str], config: Config) -> str:

@@ -7,6 +7,7 @@ beside the crops; a run that was killed goes on from there, if persons, photos a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -24,7 +25,7 @@ import numpy as np
 
 from ssl_pose.coco import DataError, PersonRecords, hash_file
 from ssl_pose.crops import PERSON_ARRAYS, SCHEMA
-from ssl_pose.files import replace_directory, write_json
+from ssl_pose.files import remedy, replace_directory, write_json
 from ssl_pose.lifeline import end_with_parent
 from ssl_pose.photos import FILL_COLOR, canvas_size_for, crop_matrices, cut_person, read_photo
 
@@ -87,8 +88,9 @@ def pack_crops(
         replace_directory(building, out_directory)
     except OSError as error:
         size = count * math.prod(canvas_size) * 3 / 1e9
-        raise DataError(f"cannot write {out_directory} ({error.strerror}): the crops take {size:.2f} GB; "
-                        "free the disk, or lower data.canvas_scale or data.max_train_persons") from None
+        smaller = ", or lower data.canvas_scale or data.max_train_persons" if error.errno == errno.ENOSPC else ""
+        raise DataError(f"cannot write {out_directory} ({error.strerror}): the crops take {size:.2f} GB"
+                        f"{remedy(error.errno)}{smaller}") from None
     return manifest
 
 

@@ -23,6 +23,7 @@ from ssl_pose.coco import PERSON_CATEGORY, DataError, PersonRecords
 from ssl_pose.config import ArmConfig, Config
 from ssl_pose.crops import CropSet
 from ssl_pose.evaluation import Networks, decode_to_canvas
+from ssl_pose.files import new_file
 from ssl_pose.predictions import dequantize
 from ssl_pose.pseudo_label import ensemble_heatmaps, estimate_uncertainty
 from ssl_pose.pseudo_quality import view_heatmaps
@@ -54,18 +55,12 @@ def export_pseudo_labels(
     counts = {"persons": len(rows), "joints": len(rows) * len(KEYPOINT_NAMES), "kept": 0}
     about = {"description": "Pseudo-labels made by networks: not annotated by anybody", "profile": config.profile,
              "arm": arm.title, "seed": seed, "confidence_threshold": _lowest(arm)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w") as file:
-            file.write(f'{{"info": {json.dumps(about)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [\n')
-            _write_list(file, _images(persons, rows))
-            file.write('\n],\n"annotations": [\n')
-            counts["kept"] = _write_list(file, _annotations(networks, persons, crops, rows, config, arm, seed))
-            file.write("\n]}\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path) as partial, partial.open("w") as file:
+        file.write(f'{{"info": {json.dumps(about)},\n"categories": [{json.dumps(CATEGORY)}],\n"images": [\n')
+        _write_list(file, _images(persons, rows))
+        file.write('\n],\n"annotations": [\n')
+        counts["kept"] = _write_list(file, _annotations(networks, persons, crops, rows, config, arm, seed))
+        file.write("\n]}\n")
     return counts
 
 

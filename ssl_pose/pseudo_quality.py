@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssl_pose.augment import Views, join_views, render_views, sample_views
-from ssl_pose.batches import Pool, open_pool
+from ssl_pose.augment import Views, join_views, sample_views
+from ssl_pose.batches import Pool, open_pool, render_crops
 from ssl_pose.coco import DataError
 from ssl_pose.config import ArmConfig, Config
 from ssl_pose.crops import CropSet, canvas_to_reference
@@ -161,12 +161,10 @@ def view_heatmaps(
     network: nn.Module, pool: Pool, rows: NDArray, views: Sequence[Views], config: Config, arm: ArmConfig
 ) -> tuple[Tensor, Tensor]:
     """Heatmaps (V, B, K, h, w) of the views of B crops, in the reference frame, and where they are valid."""
-    size, stride = config.data.input_size, config.model.heatmap_stride
+    stride = config.model.heatmap_stride
     views = [Views(*(getattr(view, f.name).to(pool.device) for f in fields(view))) for view in views]
     canvases = pool.gather(torch.from_numpy(rows))
-    images = render_views(canvases, join_views(views), pool.to_reference, size, pool.mean_color)
-    if config.training.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = render_crops(pool, canvases, join_views(views), config)
     heatmaps = predict_heatmaps(network, images, config.training.precision).unflatten(0, (len(views), len(rows)))
     matrix = torch.stack([to_heatmap_matrix(v.matrix, stride, config.model.heatmap_alignment) for v in views])
     aligned, valid = align_to_reference(heatmaps, matrix, torch.stack([view.flip for view in views]))

@@ -103,8 +103,11 @@ class ReadAhead:
             return rows.pin_memory().to(self.device, non_blocking=True), self.stream.record_event()
 
 
-def open_rows(pixels: np.ndarray, device: torch.device) -> Resident | ReadAhead:
-    """Rows of `pixels` (N, ...): at hand if they fit into the GPU's, or the CPU's, free memory, else read ahead."""
+def open_rows(pixels: np.ndarray, device: torch.device, at_hand: str = "auto") -> Resident | ReadAhead:
+    """Rows of `pixels` (N, ...): at hand 'always' or 'never', else read ahead; 'auto': if the device's free memory
+    has room for them."""
+    if at_hand != "auto":
+        return (Resident if at_hand == "always" else ReadAhead)(pixels, device)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return (Resident if pixels.nbytes <= SHARE_OF_FREE_MEMORY * free else ReadAhead)(pixels, device)
 

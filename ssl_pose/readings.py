@@ -13,7 +13,7 @@ from ssl_pose.matching import persons_of
 from ssl_pose.metrics import correct_keypoints
 from ssl_pose.predictions import dequantize, read_predictions
 from ssl_pose.results import grid, load_persons, read_json, run_file
-from ssl_pose.scoring import HEADLINE_THRESHOLD
+from ssl_pose.scoring import HEADLINE_THRESHOLD, mean_of_known
 
 NUM_BINS = 10
 
@@ -37,7 +37,7 @@ def load_reported(
         networks = read_json(run_file(results, arm, seed, "metrics.json"))["networks"]
         reported = [networks[str(number)] for number in config.arm(arm).reported_networks]
         values = {name: [scores[name] for scores in reported] for name in names}
-        rows.append({"arm": arm, "seed": seed} | {name: _mean(found) for name, found in values.items()})
+        rows.append({"arm": arm, "seed": seed} | {name: mean_of_known(found) for name, found in values.items()})
     return pd.DataFrame(rows)
 
 
@@ -47,8 +47,8 @@ def load_per_joint(results: Path, config: Config, arms: Iterable[str] | None = N
     for arm, seed in grid(config, arms):
         networks = read_json(run_file(results, arm, seed, "metrics.json"))["networks"]
         reported = [networks[str(number)]["pck_per_joint"] for number in config.arm(arm).reported_networks]
-        rows += [{"arm": arm, "seed": seed, "joint": joint, "PCK": _mean([scores[joint] for scores in reported])}
-                 for joint in reported[0]]
+        means = {joint: mean_of_known([scores[joint] for scores in reported]) for joint in reported[0]}
+        rows += [{"arm": arm, "seed": seed, "joint": joint, "PCK": mean} for joint, mean in means.items()]
     return pd.DataFrame(rows)
 
 
@@ -71,8 +71,3 @@ def load_reliability(results: Path, config: Config, arms: Iterable[str]) -> pd.D
         bins = joints.groupby(np.ceil(rank * NUM_BINS).astype(int)).mean().rename_axis("bin").reset_index()
         frames.append(bins.assign(arm=arm, seed=seed))
     return pd.concat(frames, ignore_index=True)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

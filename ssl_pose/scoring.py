@@ -112,6 +112,12 @@ def percent(share: float) -> float | None:
     return None if math.isnan(share) else 100.0 * float(share)
 
 
+def mean_of_known(scores: Sequence[float | None]) -> float | None:
+    """The mean of the scores that are defined; None where none is."""
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if known else None
+
+
 def _flat(crops: CropSet, points: NDArray, flags: NDArray) -> list[list[float]]:
     """Points (N, 17, 2) in canvas px and flags (N, 17) as COCO's x, y, v triples in photo px, N lists of 51."""
     triples = np.concatenate([canvas_to_photo(points, crops.crop_matrix), flags[..., None]], -1)

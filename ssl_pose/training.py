@@ -187,7 +187,8 @@ def _prepare(
         torch.set_num_threads(config.training.num_threads)
     masks = (labeled, _in_pool(config, labeled))
     rows, others = (torch.from_numpy(np.flatnonzero(mask)) for mask in masks)
-    return device, open_pool(crops, device, processes.rank, processes.count), rows, others
+    pool = open_pool(crops, device, processes.rank, processes.count, config.training.crops_on_device)
+    return device, pool, rows, others
 
 
 def _in_pool(config: Config, labeled: np.ndarray) -> np.ndarray:

@@ -75,6 +75,8 @@ def test_rows_are_at_hand_where_half_of_the_free_memory_holds_them(pixels, monke
     for free, kind in ((2 * pixels.nbytes, Resident), (2 * pixels.nbytes - 1, ReadAhead)):
         monkeypatch.setattr(read_ahead.psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
         assert type(open_rows(pixels, CPU)) is kind
+        assert type(open_rows(pixels, CPU, "always")) is Resident
+        assert type(open_rows(pixels, CPU, "never")) is ReadAhead
 
 
 @pytest.fixture
