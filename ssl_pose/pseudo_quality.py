@@ -29,7 +29,7 @@ from ssl_pose.heatmap import argmax_keypoints, decode_heatmaps, image_to_heatmap
 from ssl_pose.metrics import pck, peer_accuracy
 from ssl_pose.model import predict_heatmaps
 from ssl_pose.peaks import peak_structure
-from ssl_pose.predictions import MODES, dequantize, quantize, write_parquet
+from ssl_pose.predictions import MODES, dequantize, quantize, thousandths, write_parquet
 from ssl_pose.pseudo_label import align_to_reference, ensemble_heatmaps, estimate_uncertainty
 from ssl_pose.scoring import HEADLINE_THRESHOLD, percent, reference_lengths
 from ssl_pose.seeding import make_generator
@@ -211,28 +211,27 @@ def score_selection(
 
 
 def write_pool(path: Path, predictions: Sequence[PoolPredictions], sample: PoolSample) -> None:
-    """One row a (label network, person, annotated joint): the hidden label and the peak of each mode."""
+    """One row a (label network, person, annotated joint), and the peak of each mode in thousandths.
+
+    `error_<mode>` is its distance from the hidden label in reference lengths, rounded up, `confidence_<mode>` its
+    height, rounded down.
+    """
     row, joint = np.nonzero(sample.visibility)
-    truth = {
-        "person": sample.person[row].astype(np.int32),
-        "joint": joint.astype(np.int8),
-        "true_x": sample.keypoints[row, joint, 0],
-        "true_y": sample.keypoints[row, joint, 1],
-        "visibility": sample.visibility[row, joint].astype(np.int8),
-        "reference_length": sample.reference_length[row],
-    }
+    joints = {"person": sample.person[row].astype(np.int32), "joint": joint.astype(np.int8)}
     parts = [
-        {"network": np.full(len(row), part.network, np.int8), **truth, **_peak_columns(part, row, joint)}
+        {"network": np.full(len(row), part.network, np.int8), **joints, **_peak_columns(part, sample, row, joint)}
         for part in predictions
     ]
     write_parquet(path, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def _peak_columns(part: PoolPredictions, row: NDArray, joint: NDArray) -> dict[str, NDArray]:
+def _peak_columns(part: PoolPredictions, sample: PoolSample, row: NDArray, joint: NDArray) -> dict[str, NDArray]:
     columns = {}
     for mode in MODES:
-        columns[f"x_{mode}"], columns[f"y_{mode}"] = part.keypoints[mode][row, joint].T
-        columns[f"confidence_{mode}"] = part.confidence[mode][row, joint]
+        offset = dequantize(part.keypoints[mode] - sample.keypoints)[row, joint]
+        error = np.hypot(*offset.T) / sample.reference_length[row]
+        columns[f"error_{mode}"] = thousandths(error, up=True)
+        columns[f"confidence_{mode}"] = thousandths(part.confidence[mode][row, joint], up=False)
     return columns | {"uncertainty": part.uncertainty[row, joint]}
 
 

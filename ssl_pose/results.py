@@ -18,7 +18,7 @@ import pandas as pd
 
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
-from ssl_pose.predictions import QUANTUM
+from ssl_pose.predictions import from_thousandths
 
 MODES = ("none", "average", "maximum")  # how the views of one network become one pseudo-heatmap
 LABEL_COLUMNS = ["network", "person", "joint", "uncertainty",
@@ -115,7 +115,8 @@ def load_pseudo_labels(results: Path, config: Config, arms: Iterable[str]) -> pd
     frames = []
     for arm, seed in grid(config, arms):
         stored = pd.read_parquet(run_file(results, arm, seed, "pseudo_labels.parquet"))
-        frames.append(_with_errors(stored[stored.visibility > 0]).assign(arm=arm, seed=seed))
+        values = {name: from_thousandths(stored[name]) for name in stored if name.startswith(("error", "confidence"))}
+        frames.append(stored.assign(**values, uncertainty=stored.uncertainty.astype(float), arm=arm, seed=seed))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=LABEL_COLUMNS, dtype=float)
 
 
@@ -147,15 +148,6 @@ def _score_row(results: Path, config: Config, arm: str, seed: int) -> dict[str, 
         raise ResultsError(f"{path} has no {error}: evaluate this run again") from None
     ensemble = {"AP_ensemble": metrics.get("AP_ensemble")}
     return {"arm": arm, "title": config.arm(arm).title, "seed": seed} | scores | ensemble
-
-
-def _with_errors(stored: pd.DataFrame) -> pd.DataFrame:
-    kept = stored[["network", "person", "joint"]].assign(uncertainty=stored.uncertainty.astype(float))
-    for mode in MODES:
-        x, y = stored[f"x_{mode}"] - stored.true_x, stored[f"y_{mode}"] - stored.true_y
-        kept[f"error_{mode}"] = np.hypot(x, y) * QUANTUM / stored.reference_length
-        kept[f"confidence_{mode}"] = stored[f"confidence_{mode}"].astype(float)
-    return kept
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ssl_pose.config import ArmConfig, Config, load_config
 from ssl_pose.metrics import oks
-from ssl_pose.predictions import Predictions, quantize, write_predictions
+from ssl_pose.predictions import Predictions, quantize, thousandths, write_predictions
 from ssl_pose.results import MODES, run_directory
 from ssl_pose.skeleton import KEYPOINT_NAMES
 
@@ -40,7 +40,7 @@ def write_fake_results(results: Path, config: Config, num_persons: int = 12) -> 
             folder.mkdir(parents=True)
             generator = np.random.default_rng([sum(arm.encode()), seed])
             labels = fake_pseudo_labels(config.arm(arm).framework, num_persons, generator)
-            labels.to_parquet(folder / "pseudo_labels.parquet")
+            store_pseudo_labels(labels).to_parquet(folder / "pseudo_labels.parquet")
             _write_json(folder / "metrics.json", fake_metrics(arm, seed, config, labels, generator))
             _write_json(folder / "train.json", fake_record(arm, seed))
             rows = fake_log(config.arm(arm).framework, generator)
@@ -121,6 +121,17 @@ def fake_selection(labels: pd.DataFrame, threshold: float, margin: float) -> dic
         return None
     own = [100 * float(np.mean([u[n] + margin < u[1 - n] for u in sure.values()])) for n in (0, 1)]
     return {"own_share": own, "cross_share": [100 - share for share in own]}
+
+
+def store_pseudo_labels(labels: pd.DataFrame) -> pd.DataFrame:
+    """What is kept of `fake_pseudo_labels`: annotated joints, in thousandths."""
+    labels = labels[labels.visibility > 0]
+    kept = labels[["network", "person", "joint", "uncertainty"]].copy()
+    for mode in MODES:
+        x, y = labels[f"x_{mode}"] - labels.true_x, labels[f"y_{mode}"] - labels.true_y
+        kept[f"error_{mode}"] = thousandths(np.hypot(x, y) / 64 / labels.reference_length, up=True)
+        kept[f"confidence_{mode}"] = thousandths(labels[f"confidence_{mode}"], up=False)
+    return kept
 
 
 def fake_pseudo_labels(framework: str, num_persons: int, generator: np.random.Generator) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from ssl_pose.predictions import (
     dequantize,
     quantize,
     read_predictions,
+    thousandths,
     write_predictions,
 )
 from ssl_pose.skeleton import NUM_KEYPOINTS
@@ -299,11 +301,18 @@ def test_pseudo_labels_are_written_for_annotated_joints_only(tmp_path):
     table = pd.read_parquet(tmp_path / "pool.parquet")
     assert len(table) == 2 * (crops.visibility[sample.person] > 0).sum()
     row = table[(table.network == 0) & (table.person == sample.person[0]) & (table.joint == 16)].iloc[0]
-    assert row.x_average == both[0].keypoints["average"][0, 16, 0]
-    assert row.true_y == sample.keypoints[0, 16, 1]
-    error = np.hypot(table.x_none - table.true_x, table.y_none - table.true_y) / 64 / table.reference_length
+    x, y = (both[0].keypoints["average"][0, 16] - sample.keypoints[0, 16]) / 64
+    assert row.error_average / 1000 == pytest.approx(math.hypot(x, y) / sample.reference_length[0], abs=1e-3)
     quality = pseudo_quality.score_pool(both, sample, arm.confidence_threshold, (32, 24))
-    assert quality["none"]["pck"] == pytest.approx(100 * (error <= 0.2).mean())
+    assert quality["none"]["pck"] == pytest.approx(100 * (table.error_none <= 200).mean())
+    assert quality["maximum"]["kept"] == pytest.approx(
+        100 * (table.confidence_maximum >= 1000 * arm.confidence_threshold).mean())
+
+
+def test_thousandths_keep_which_side_of_a_threshold_a_value_is_on_and_end_somewhere():
+    assert thousandths(np.array([0.2, 0.2001, 0.1999, 0.0, 70.0, np.inf]), up=True).tolist() == [
+        200, 201, 200, 0, 65535, 65535]
+    assert thousandths(np.array([0.3, 0.2999, 0.3001, -0.1]), up=False).tolist() == [300, 299, 300, 0]
 
 
 def pool_answers(uncertainties: list[float], confidence: float) -> list[pseudo_quality.PoolPredictions]:
