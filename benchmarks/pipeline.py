@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from ssl_pose.profiles import open_profile
-from ssl_pose.results import grid, read_json, run_file
 from ssl_pose.scheduling import read_durations
 from ssl_pose.workspace import REPOSITORY
 
@@ -20,13 +19,13 @@ WORK = REPOSITORY / "work"
 TRAINING = ("burn_in", "train")
 
 
-def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
-    """Minutes by kind of stage, as `make repro` last ran each here; where it never ran all, of committed training."""
+def run(device: torch.device) -> tuple[list[dict], dict[str, float]] | None:
+    """Minutes by kind of stage, as `make repro` last ran each here; None where it never ran them all."""
     config = open_profile("default").config
     num_cells = len(config.grid) * len(config.seeds)
     durations = read_durations(WORK / "durations.json")
     if count_cells(durations) < num_cells:
-        return committed(REPOSITORY / "results" / config.profile), {}
+        return None
     return summarise(durations, read_wall_seconds(WORK / "last_run.json", num_cells))
 
 
@@ -53,11 +52,3 @@ def summarise(durations: dict[str, float], wall_seconds: float | None) -> tuple[
     rows += [{"stage": name, "runs": len(durations), "minutes": seconds / 60} for name, seconds in wholes.items()]
     training = sum(sum(kinds.get(kind, [])) for kind in TRAINING)
     return rows, {f"{name} over training": seconds / training for name, seconds in wholes.items()}
-
-
-def committed(results: Path) -> list[dict]:
-    """The minutes of training in the committed records."""
-    config = open_profile("default").config
-    paths = [run_file(results, arm, seed, "train.json") for arm, seed in grid(config)]
-    trained = [read_json(path)["wall_seconds"] for path in paths if path.exists()]
-    return [{"stage": "training, as the committed records say", "runs": len(trained), "minutes": sum(trained) / 60}]

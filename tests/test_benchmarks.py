@@ -113,6 +113,17 @@ def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status,
     assert said.startswith("warning: fake: renamed was 2 and is not measured here\n")
 
 
+def test_without_a_whole_run_the_pipeline_is_not_measured_and_what_git_holds_stays(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "WORK", tmp_path / "work")
+    main.measure(["pipeline"], tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+    assert "run `make repro` first" in capsys.readouterr().out
+    assert main.check(["pipeline"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"warning: {line}" for line in unmeasured("pipeline", {}, load("pipeline")["ratios"])]
+    assert said
+
+
 def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_against_its_passes():
     config = open_profile("coco_partial_1k").config
     assert on_a_cpu(config).training.labeled_batch == 2
