@@ -157,7 +157,7 @@ def run_large(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     """Rows of the ResNet-18 at 256x192 of coco_partial_1k in its precision, with few images a step on a CPU."""
     config = open_profile("coco_partial_1k").config
     config = on_a_cpu(config) if device.type == "cpu" else config
-    rows = measure(config, device, num_views=(4,), rounds=2 if device.type == "cpu" else ROUNDS)
+    rows = measure(config, device, num_views=(4,), rounds=4 if device.type == "cpu" else ROUNDS)
     return rows, step_ratios(rows)
 
 
