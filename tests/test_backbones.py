@@ -72,9 +72,9 @@ def test_the_weights_of_hrnet_missing_offline_are_named_and_placed_ones_used(hub
     assert torch.equal(hrnet_backbone("hrnet_w32", "ms_in1k").conv2.weight, published.conv2.weight)
 
 
-def test_without_timm_the_extra_is_named(monkeypatch):
+def test_without_timm_its_name_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"hrnet_w48 needs timm; install it with: pip install 'ssl_pose\[hrnet\]'"):
+    with pytest.raises(ConfigError, match=r"hrnet_w48 needs timm; install it with: pip install timm"):
         hrnet_backbone("hrnet_w48", "none")
 
 
