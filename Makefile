@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT_USER := $(filter 0,$(shell id -u))
 .DEFAULT_GOAL := help
-.PHONY: help setup coco repro report plan sweep bench bench-check test soak lint new-arm tensorboard lab lock clean
+.PHONY: help setup coco repro report plan sweep bench gpu bench-check test soak lint new-arm tensorboard lab lock clean
 
 help:  ## list these commands
 	@echo "make <command> [PROFILE=default] [DATA=<COCO directory>] [JOBS=<stages side by side>]"
@@ -36,6 +36,11 @@ sweep: $(READY)  ## run the missing cells of the grid on a Ray cluster: ADDRESS=
 
 bench: $(READY)  ## measure speed against the floor and the conventional way; docs/performance.md gets the tables
 	$(BIN)/python -m benchmarks run
+
+gpu:  ## on a machine with a GPU, by its own PYTHON: CUDA tests, benchmarks, cells of PROFILE (gpu); goes on where it stopped
+	$(PYTHON) -m pytest -q tests/test_cuda.py
+	$(PYTHON) -m benchmarks run --missing
+	$(PYTHON) -m ssl_pose cells --profile $(if $(filter file,$(origin PROFILE)),gpu,$(PROFILE)) --jobs $(JOBS)
 
 bench-check: $(READY)  ## measure again and compare the ratios with those in git
 	$(BIN)/python -m benchmarks check

@@ -14,6 +14,7 @@ from benchmarks import evaluation, growth, input_path, pipeline, step, targets, 
 from benchmarks.document import refresh
 from benchmarks.results import FOLDER, load, store, unmeasured, worsened
 from benchmarks.timing import default_device
+from ssl_pose.provenance import hash_code
 
 TOLERANCE = 0.25  # share by which a ratio may grow: on a machine with other work ratios move by a fifth
 ATTEMPTS = 3  # measurements of what has grown
@@ -28,11 +29,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", choices=["run", "check"])
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--missing", action="store_true", help="only what this code has not measured here yet")
     given = parser.parse_args()
     if unknown := set(given.names) - set(BENCHMARKS):
         parser.error(f"unknown benchmark {min(unknown)!r}; there are: {', '.join(BENCHMARKS)}")
     torch.set_num_threads(1)
     names = given.names or [name for name in BENCHMARKS if name not in REPEATED_ON_GPU or not torch.cuda.is_available()]
+    if given.missing:
+        names = [name for name in names if not is_measured(name)]
     if given.command == "check":
         return check(names)
     measure(names, FOLDER)
@@ -48,6 +52,12 @@ def measure(names: list[str], folder: Path) -> None:
             store(result_name(name), *found, folder=folder)
         else:
             print("nothing to measure here yet: run `make repro` first; what git holds stays")
+
+
+def is_measured(name: str) -> bool:
+    """Whether the kept result of benchmark `name` is one of today's code, on this kind of device."""
+    path = FOLDER / f"{result_name(name)}.json"
+    return path.exists() and load(path.stem)["code_sha"] == hash_code()
 
 
 def result_name(name: str) -> str:

@@ -113,6 +113,16 @@ def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status,
     assert said.startswith("warning: fake: renamed was 2 and is not measured here\n")
 
 
+def test_what_this_code_has_measured_is_not_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "FOLDER", tmp_path)
+    monkeypatch.setattr(main, "load", lambda name: load(name, tmp_path))
+    assert not main.is_measured("step")
+    store(main.result_name("step"), [{"work": "step"}], {}, tmp_path)
+    assert main.is_measured("step")
+    monkeypatch.setattr(main, "hash_code", lambda: "of other code")
+    assert not main.is_measured("step")
+
+
 def test_without_a_whole_run_the_pipeline_is_not_measured_and_what_git_holds_stays(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "WORK", tmp_path / "work")
     main.measure(["pipeline"], tmp_path)

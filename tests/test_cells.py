@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ssl_pose.cells import grid_cells, is_evaluated, is_trained, run_cell, run_cells
+from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, run_cell, run_cells
 from ssl_pose.coco import load_persons
 from ssl_pose.config import override
 from ssl_pose.crops import load_crops
@@ -56,6 +57,20 @@ def test_a_cell_leaves_the_files_of_its_stages_and_is_done_but_once(here: Worksp
     before = here.model(*cell).stat().st_mtime_ns, (here.run(*cell) / "metrics.json").stat().st_mtime_ns
     run_cell(here, cell)
     assert before == (here.model(*cell).stat().st_mtime_ns, (here.run(*cell) / "metrics.json").stat().st_mtime_ns)
+
+
+def test_missing_data_and_splits_are_made_once_as_their_stages_make_them(here: Workspace, coco_directory):
+    made = load_crops(here.crops("train")), here.split(0).read_bytes()
+    shutil.rmtree("work")
+    here.coco.parent.mkdir()
+    here.coco.symlink_to(coco_directory(num_images=5, name="again"))
+    ensure_data(here)
+    again = load_crops(here.crops("train"), verify=True)
+    assert again.content_sha256 == made[0].content_sha256
+    assert here.split(0).read_bytes() == made[1]
+    before = here.split(0).stat().st_mtime_ns, (here.crops("val") / "manifest.json").stat().st_mtime_ns
+    ensure_data(here)
+    assert before == (here.split(0).stat().st_mtime_ns, (here.crops("val") / "manifest.json").stat().st_mtime_ns)
 
 
 def test_a_cell_of_other_numbers_is_not_done_and_a_title_is_no_number(here: Workspace):
