@@ -78,7 +78,7 @@ class Pool:
 
 
 def open_pool(
-    crops: CropSet, device: torch.device, rank: int = 0, num_processes: int = 1, crops_on_device: str = "auto"
+    crops: CropSet, device: torch.device, crops_on_device: str = "auto", rank: int = 0, num_processes: int = 1
 ) -> Pool:
     """`crops` made ready on `device`; pixels that lie there (`training.crops_on_device`) are at hand, others are read
     ahead of their step."""

@@ -19,16 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_pose.coco import load_persons
 from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run
 from ssl_pose.lifeline import end_with_parent
-from ssl_pose.packing import pack_crops, readable_persons
-from ssl_pose.persons import first_persons, training_persons
+from ssl_pose.preparation import ensure_data
 from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import fitting_jobs
-from ssl_pose.splits import arm_labels, draw_labels, read_split, write_split
-from ssl_pose.synthetic import write_benchmark
+from ssl_pose.splits import arm_labels, read_split
 from ssl_pose.training import burn_in, run_fingerprint, train_run
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
 
@@ -72,32 +69,6 @@ def run_cell(here: Workspace, cell: Cell) -> Cell:
         evaluate_run(here.config, arm, seed, train, load_crops(here.crops("val")), split, here.model(arm, seed),
                      here.run(arm, seed))
     return cell
-
-
-def ensure_data(here: Workspace) -> None:
-    """Packed crops and the seeds' splits, where they are missing, as the stages `data` and `splits` make them.
-
-    What these stages write for the report is left to them.
-    """
-    data = here.config.data
-    if not all((here.crops(split) / "manifest.json").exists() for split in ("train", "val")):
-        if data.source == "synthetic":
-            render = here.config.synthetic
-            write_benchmark(here.coco, render.num_train_photos, render.num_val_photos, render.photo_size,
-                            render.persons_per_photo, render.seed, num_workers=data.num_workers)
-        val = first_persons(load_persons(here.coco, "val2017"), data.max_val_persons)
-        for split, persons in (("train", training_persons(here.coco, data)), ("val", val)):
-            if data.skip_broken_photos:
-                persons, _ = readable_persons(here.coco, persons, data.num_workers)
-            pack_crops(here.coco, persons, here.crops(split), data.input_size, data.canvas_scale, data.box_padding,
-                       data.num_workers)
-    crops, rule = load_crops(here.crops("train")), here.config.splits
-    unit_ids = {"image": crops.image_id, "person": crops.annotation_id}[rule.unit]
-    for seed in here.config.seeds:
-        if not here.split(seed).exists():
-            labeled = draw_labels(crops, rule.label_count, seed, rule.method, rule.unit, rule.file)
-            write_split(here.split(seed), crops, labeled, label_count=len(np.unique(unit_ids[labeled])), seed=seed,
-                        method=rule.method, unit=rule.unit)
 
 
 def ensure_burn_in(here: Workspace, seed: int, train: CropSet, split: np.ndarray) -> Path:

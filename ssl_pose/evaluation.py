@@ -70,7 +70,7 @@ def predict_readings(
     networks: Networks, crops: CropSet, config: Config, readings: Sequence[Reading]
 ) -> dict[Reading, list[Predictions]]:
     """`predict_keypoints` by several decoders, with or without flip test, from the same heatmaps."""
-    pool = open_pool(crops, next(networks[0].parameters()).device)
+    pool = open_pool(crops, next(networks[0].parameters()).device, config.training.crops_on_device)
     parts: dict[Reading, list] = {reading: [] for reading in readings}
     for rows in torch.arange(len(crops)).split(config.evaluation.batch_size):
         images = reference_images(pool, rows, config)
@@ -156,7 +156,7 @@ def pool_examples(
     """
     shown = np.flatnonzero(sample.visibility[:, FIGURE_1_JOINT])[:count]
     views = take_views(draw_pool_views(config, len(sample.person), seed), torch.from_numpy(shown))
-    pool = open_pool(crops, next(network.parameters()).device)
+    pool = open_pool(crops, next(network.parameters()).device, config.training.crops_on_device)
     rows = sample.person[shown]
     aligned, valid = view_heatmaps(network, pool, rows, views, config, arm)
     aligned = aligned[:, :, FIGURE_1_JOINT : FIGURE_1_JOINT + 1]  # (V, P, 1, h, w)

@@ -8,6 +8,7 @@ away, so that two equal runs leave equal bytes.
 from __future__ import annotations
 
 import builtins
+import logging
 import os
 import re
 import time
@@ -60,6 +61,7 @@ def run_notebook(name: str, given: dict[str, str], output: Path) -> None:
 
 def execute(source: Path, parameters: dict[str, Any], output: Path) -> None:
     """Runs the notebook in this interpreter's own kernel, which imports the same package as we do."""
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs of a failure, the line below says
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     try:

@@ -117,7 +117,7 @@ def predict_pool(
     strength: float = 1.0,
 ) -> PoolPredictions:
     """The peaks of the three pseudo-heatmaps of each sampled person, and the uncertainty over all views."""
-    pool = open_pool(crops, next(network.parameters()).device)
+    pool = open_pool(crops, next(network.parameters()).device, config.training.crops_on_device)
     views = draw_pool_views(config, len(sample.person), seed, strength)
     batch = max(1, config.evaluation.batch_size // len(views))
     parts: dict[str, list[_Peaks]] = {mode: [] for mode in MODES}

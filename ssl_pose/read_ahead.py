@@ -103,11 +103,13 @@ class ReadAhead:
             return rows.pin_memory().to(self.device, non_blocking=True), self.stream.record_event()
 
 
-def open_rows(pixels: np.ndarray, device: torch.device, at_hand: str = "auto") -> Resident | ReadAhead:
-    """Rows of `pixels` (N, ...): at hand 'always' or 'never', else read ahead; 'auto': if the device's free memory
-    has room for them."""
-    if at_hand != "auto":
-        return (Resident if at_hand == "always" else ReadAhead)(pixels, device)
+def open_rows(pixels: np.ndarray, device: torch.device, on_device: str = "auto") -> Resident | ReadAhead:
+    """Rows of `pixels` (N, ...) that lie on `device`, or are read ahead of their turn.
+
+    `on_device` is 'always', 'never', or 'auto': if they fit into half of the device's free memory.
+    """
+    if on_device != "auto":
+        return (Resident if on_device == "always" else ReadAhead)(pixels, device)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return (Resident if pixels.nbytes <= SHARE_OF_FREE_MEMORY * free else ReadAhead)(pixels, device)
 

@@ -67,6 +67,11 @@ def split_labels(
     return np.isin(ids, units[:label_count])
 
 
+def unit_ids(crops: CropSet, unit: str) -> np.ndarray:
+    """The id (N,) of each person's unit: of its photo for 'image', its own for 'person'."""
+    return {"image": crops.image_id, "person": crops.annotation_id}[unit]
+
+
 def arm_labels(
     arm: MethodConfig, labeled: np.ndarray, crops: CropSet, splits: SplitsConfig, seed: int
 ) -> np.ndarray:
@@ -141,7 +146,7 @@ def _import_split(path: Path, crops: CropSet, annotated: np.ndarray, label_count
     if len(missing):
         raise DataError(f"{path}: {len(missing)} of its {len(named)} {key} are not among the annotated persons, "
                         f"the first of them {missing[0]}; raise data.max_train_persons or correct the file")
-    count = len(np.unique({"image": crops.image_id, "person": crops.annotation_id}[unit][labeled]))
+    count = len(np.unique(unit_ids(crops, unit)[labeled]))
     if count != label_count:
         raise DataError(f"{path} labels {count} {unit}s, splits.label_count says {label_count}; make them agree")
     return labeled

@@ -187,7 +187,7 @@ def _prepare(
         torch.set_num_threads(config.training.num_threads)
     masks = (labeled, _in_pool(config, labeled))
     rows, others = (torch.from_numpy(np.flatnonzero(mask)) for mask in masks)
-    pool = open_pool(crops, device, processes.rank, processes.count, config.training.crops_on_device)
+    pool = open_pool(crops, device, config.training.crops_on_device, processes.rank, processes.count)
     return device, pool, rows, others
 
 

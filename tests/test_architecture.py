@@ -33,7 +33,8 @@ challenge download
 results paper statistics matching resampling label_analysis readings ablations
 label_counts phases
 claims tables figures pictures reporting overlays own_photos
-own_data workspace exploring profiles arms logbook exporting projection scheduling notebook notebook_rules pipeline
+own_data workspace preparation exploring profiles arms logbook exporting projection scheduling
+notebook notebook_rules pipeline
 cells sweep planning __main__
 """
 WITHOUT_TORCH = """

@@ -48,7 +48,7 @@ def small(steps: int = 24, num_processes: int = 2) -> Config:
 def one_step(processes: Processes, arm: str) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Gradients and running statistics after one step of `arm`, and the means of what the step reports."""
     config = small()
-    pool = open_pool(make_crops(8), torch.device("cpu"), processes.rank, processes.count)
+    pool = open_pool(make_crops(8), torch.device("cpu"), rank=processes.rank, num_processes=processes.count)
     method, rows = config.arm(arm), torch.arange(8)
     framework = FRAMEWORKS[method.framework]
     students = [processes.join_batch_norm(build_model(config.model, seed=index)).train()

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_pose import evaluation, pseudo_quality, scoring
+from ssl_pose import batches, evaluation, pseudo_quality, scoring
 from ssl_pose.coco import DataError, write_results
 from ssl_pose.config import Config, load_config
 from ssl_pose.crops import CropSet
@@ -28,6 +28,7 @@ from ssl_pose.predictions import (
     thousandths,
     write_predictions,
 )
+from ssl_pose.read_ahead import open_rows
 from ssl_pose.skeleton import NUM_KEYPOINTS
 from ssl_pose.workspace import REPOSITORY
 
@@ -127,6 +128,17 @@ def test_what_nobody_has_is_none_and_not_a_number_that_json_lacks():
     assert scores["pck_per_joint"]["left_ear"] is None
     assert scores["APL"] is None  # all areas are below 96^2 px
     json.dumps(scores, allow_nan=False)
+
+
+@pytest.mark.parametrize("place", ["auto", "always", "never"])
+def test_crops_lie_where_the_parameter_says_and_predictions_are_the_same(place, monkeypatch):
+    config, crops, asked = small_config(), people_with_dots(), []
+    expected = evaluation.predict_keypoints([DotFinder()], crops, config)[0].keypoints
+    monkeypatch.setattr(batches, "open_rows", lambda *given: asked.append(given[2]) or open_rows(*given))
+    placed = replace(config, training=replace(config.training, crops_on_device=place))
+    (predictions,) = evaluation.predict_keypoints([DotFinder()], crops, placed)
+    assert np.array_equal(predictions.keypoints, expected)
+    assert asked == [place]
 
 
 def test_far_predictions_score_zero_and_nothing_is_printed(capsys):

@@ -39,29 +39,18 @@ PHASES = ("data", "packing", "training", "done")  # what STAGES prints as it com
 # The stages in one process, each left out if what it makes is there: all trust is in what a kill left.
 STAGES = """
 import sys, time
-from ssl_pose.coco import load_persons
-from ssl_pose.crops import load_crops
 from ssl_pose.cells import ensure_burn_in, run_cell
-from ssl_pose.packing import pack_crops
-from ssl_pose.splits import split_labels, write_split
-from ssl_pose.synthetic import write_benchmark
+from ssl_pose.preparation import ensure_data, pack_persons, render_photos, select_persons
 from ssl_pose.workspace import open_workspace
 
 here = open_workspace("params.yaml", ".")
-data, synthetic, splits = here.config.data, here.config.synthetic, here.config.splits
 print("data", flush=True)
 if not here.coco.exists():
-    write_benchmark(here.coco, synthetic.num_train_photos, synthetic.num_val_photos, synthetic.photo_size,
-                    synthetic.persons_per_photo, synthetic.seed)
+    render_photos(here)
 print("packing", flush=True)
-for split in ("train", "val"):
-    if not here.crops(split).exists():
-        pack_crops(here.coco, load_persons(here.coco, f"{split}2017"), here.crops(split), data.input_size,
-                   data.canvas_scale, data.box_padding)
-train = load_crops(here.crops("train"), verify=True)
-if not here.split(0).exists():
-    labeled = split_labels(train.image_id, train.annotation_id, splits.label_count, 0)
-    write_split(here.split(0), train, labeled, label_count=splits.label_count, seed=0, method="hash", unit="image")
+if not all(here.crops(split).exists() for split in ("train", "val")):
+    pack_persons(here, select_persons(here)[0])
+ensure_data(here)
 print("training", flush=True)
 run_cell(here, ("full", 0))
 print("done", flush=True)

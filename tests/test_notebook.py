@@ -106,10 +106,11 @@ def test_a_kernel_that_does_not_start_in_time_is_one_line(write, tmp_path: Path,
     assert "10_some: its kernel did not start (Kernel didn't respond in 600 seconds); run fewer stages" in line
 
 
-def test_a_kernel_that_was_killed_is_one_line(write, tmp_path: Path):
+def test_a_kernel_that_was_killed_is_one_line(write, tmp_path: Path, capsys):
     write("import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(NotebookError, match="10_some: its process was killed"):
         run_notebook("10_some", {}, tmp_path / "out.ipynb")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
