@@ -22,10 +22,10 @@ import numpy as np
 from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run
 from ssl_pose.lifeline import end_with_parent
-from ssl_pose.preparation import ensure_data
+from ssl_pose.preparation import SPLITS, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import fitting_jobs
-from ssl_pose.splits import arm_labels, read_split
+from ssl_pose.splits import arm_labels, make_split, read_split
 from ssl_pose.training import burn_in, run_fingerprint, train_run
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
 
@@ -69,6 +69,17 @@ def run_cell(here: Workspace, cell: Cell) -> Cell:
         evaluate_run(here.config, arm, seed, train, load_crops(here.crops("val")), split, here.model(arm, seed),
                      here.run(arm, seed))
     return cell
+
+
+def ensure_data(here: Workspace) -> None:
+    """Crops and splits where they are missing; what their stages write for the report beside them is left to them."""
+    if not all((here.crops(split) / "manifest.json").exists() for split in SPLITS):
+        render_photos(here)
+        pack_persons(here, select_persons(here)[0])
+    crops = load_crops(here.crops("train"))
+    for seed in here.config.seeds:
+        if not here.split(seed).exists():
+            make_split(here.split(seed), crops, here.config.splits, seed)
 
 
 def ensure_burn_in(here: Workspace, seed: int, train: CropSet, split: np.ndarray) -> Path:

@@ -1,19 +1,12 @@
-"""[I/O] What every cell needs, in a workspace: photos, the selected persons, their packed crops and the seeds' splits.
-
-The stages `data` and `splits` make these, and so does what trains cells without DVC, by the same functions.
-"""
+"""[I/O] From photos to packed crops in a workspace: what the stage `data` does, and what trains cells without DVC."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ssl_pose.coco import PersonRecords, load_persons
-from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.packing import pack_crops, print_tenths, readable_persons
 from ssl_pose.persons import first_persons, training_persons
-from ssl_pose.splits import draw_labels, unit_ids, write_split
 from ssl_pose.synthetic import write_benchmark
 from ssl_pose.workspace import Workspace
 
@@ -47,23 +40,3 @@ def pack_persons(here: Workspace, records: dict[str, PersonRecords]) -> dict[str
     return {split: pack_crops(here.coco, records[split], here.crops(split), data.input_size, data.canvas_scale,
                               data.box_padding, data.num_workers, print_tenths(f"{split} persons"))
             for split in SPLITS}
-
-
-def make_split(here: Workspace, crops: CropSet, seed: int) -> np.ndarray:
-    """The labelled mask (N,) of `seed` over the training `crops`, drawn and written."""
-    rule = here.config.splits
-    labeled = draw_labels(crops, rule.label_count, seed, rule.method, rule.unit, rule.file)
-    write_split(here.split(seed), crops, labeled, label_count=len(np.unique(unit_ids(crops, rule.unit)[labeled])),
-                seed=seed, method=rule.method, unit=rule.unit)
-    return labeled
-
-
-def ensure_data(here: Workspace) -> None:
-    """Crops and splits where they are missing; what the stages write for the report beside them is left to them."""
-    if not all((here.crops(split) / "manifest.json").exists() for split in SPLITS):
-        render_photos(here)
-        pack_persons(here, select_persons(here)[0])
-    crops = load_crops(here.crops("train"))
-    for seed in here.config.seeds:
-        if not here.split(seed).exists():
-            make_split(here, crops, seed)

@@ -81,6 +81,14 @@ def arm_labels(
     return draw_labels(crops, arm.label_count, seed, splits.method, splits.unit, splits.file)
 
 
+def make_split(path: str | Path, crops: CropSet, rule: SplitsConfig, seed: int) -> np.ndarray:
+    """The labelled mask (N,) of `seed` over the packed training persons, drawn by `rule` and written to `path`."""
+    labeled = draw_labels(crops, rule.label_count, seed, rule.method, rule.unit, rule.file)
+    count = len(np.unique(unit_ids(crops, rule.unit)[labeled]))
+    write_split(path, crops, labeled, label_count=count, seed=seed, method=rule.method, unit=rule.unit)
+    return labeled
+
+
 def write_split(
     path: str | Path, crops: CropSet, labeled: np.ndarray,
     *, label_count: int, seed: int, method: str, unit: str,

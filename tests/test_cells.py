@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssl_pose.cells import grid_cells, is_evaluated, is_trained, run_cell, run_cells
+from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, run_cell, run_cells
 from ssl_pose.coco import load_persons
 from ssl_pose.config import override
 from ssl_pose.crops import load_crops
 from ssl_pose.packing import pack_crops
-from ssl_pose.preparation import ensure_data
 from ssl_pose.splits import split_labels, write_split
 from ssl_pose.workspace import PIPELINE, REPOSITORY, Workspace, open_workspace
 

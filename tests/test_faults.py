@@ -39,8 +39,8 @@ PHASES = ("data", "packing", "training", "done")  # what STAGES prints as it com
 # The stages in one process, each left out if what it makes is there: all trust is in what a kill left.
 STAGES = """
 import sys, time
-from ssl_pose.cells import ensure_burn_in, run_cell
-from ssl_pose.preparation import ensure_data, pack_persons, render_photos, select_persons
+from ssl_pose.cells import ensure_burn_in, ensure_data, run_cell
+from ssl_pose.preparation import pack_persons, render_photos, select_persons
 from ssl_pose.workspace import open_workspace
 
 here = open_workspace("params.yaml", ".")
