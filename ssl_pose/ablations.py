@@ -38,10 +38,9 @@ def ablation_table(scores: pd.DataFrame, provenance: pd.DataFrame, config: Confi
                    "baseline": config.arm(baseline).title,
                    "what differs": describe_difference(config.arm(arm), config.arm(baseline))}
             for name in ("AP", "PCK"):
-                row |= dict(zip((f"{name}_mean", f"{name}_std"), statistics.mean_and_std(wide[name][arm]), strict=True))
-            mean, std = statistics.mean_and_std(differences)
-            row |= {"difference_mean": mean, "difference_std": std, "low": low, "high": high,
-                    "cost": passes[arm] / passes[baseline], "seeds": len(differences)}
+                row |= statistics.named_mean_and_std(name, wide[name][arm])
+            row |= statistics.named_mean_and_std("difference", differences)
+            row |= {"low": low, "high": high, "cost": passes[arm] / passes[baseline], "seeds": len(differences)}
             rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -46,9 +46,9 @@ def level_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
     rows = []
     for title, arms in curves.items():
         for count, arm in arms.items():
-            mean, std = statistics.mean_and_std(wide[arm])
-            row = {"curve": title, "label_count": count, "arm": arm, "AP_mean": mean, "AP_std": std,
-                   "of_all_labels": 100 * mean / ceiling, "seeds": len(wide)}
+            mean = wide[arm].mean()
+            row = {"curve": title, "label_count": count, "arm": arm, "of_all_labels": 100 * mean / ceiling,
+                   "seeds": len(wide)} | statistics.named_mean_and_std("AP", wide[arm])
             if count in base and arms is not base:
                 gains = (wide[arm] - wide[base[count]]).tolist()
                 row["gain_mean"] = float(np.mean(gains))
@@ -83,11 +83,10 @@ def pair_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
         for count in shared:
             headroom = (wide["all_labels"] - wide[base[count]]).mean()
             differences = wide[curves[better][count]] - wide[curves[worse][count]]
-            mean, std = statistics.mean_and_std(differences)
             low, high = statistics.paired_interval(100 * differences / headroom) or (None, None)
-            rows.append({"better": better, "worse": worse, "label_count": count, "difference_mean": mean,
-                         "difference_std": std, "of_headroom": 100 * mean / headroom, "low": low, "high": high,
-                         "seeds": len(differences)})
+            rows.append({"better": better, "worse": worse, "label_count": count, "low": low, "high": high,
+                         "of_headroom": 100 * differences.mean() / headroom, "seeds": len(differences)}
+                        | statistics.named_mean_and_std("difference", differences))
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 

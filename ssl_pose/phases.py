@@ -29,13 +29,13 @@ def phase_table(results: Path, config: Config) -> pd.DataFrame:
     """A row a cell: the paired difference over seeds with its 95 % t interval, its state, and the prediction."""
     rows = []
     for row, differences in [*_framework_cells(results, config), *_ensemble_cells(results, config)]:
-        mean, std = statistics.mean_and_std(differences)
         low, high = statistics.paired_interval(differences) or (None, None)
         claim = row["claim"].replace(" by ", "/").replace(" ", "")
         cell = f"{claim}/labels={row['label_count']}/steps={row['steps']:g}/{row['setting']}={row['value']:g}"
         state = OPEN if low is None or low <= 0 <= high else HOLDS if low > 0 else REVERSED
-        rows.append(row | {"cell": cell, "difference_mean": mean, "difference_std": std, "low": low, "high": high,
-                           "state": state, "prediction": config.predictions.get(cell), "seeds": len(differences)})
+        rows.append(row | statistics.named_mean_and_std("difference", differences) | {
+            "cell": cell, "low": low, "high": high, "state": state, "prediction": config.predictions.get(cell),
+            "seeds": len(differences)})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

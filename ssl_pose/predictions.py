@@ -1,9 +1,8 @@
 """[I/O] What networks predict for persons, as quantised arrays and as Parquet; NumPy and pyarrow only.
 
 Coordinates are stored as integers in 1/64 px (q64), so that files stay small and that metrics computed from
-them are the same whether they come from memory or from the file. Errors and confidences of pseudo-labels are stored in
-thousandths. Persons are rows of the packed crops. Equal
-content gives equal bytes.
+them are the same whether they come from memory or from the file. Errors and confidences of pseudo-labels are
+stored in thousandths. Persons are rows of the packed crops. Equal content gives equal bytes.
 """
 
 from __future__ import annotations

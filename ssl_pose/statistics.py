@@ -36,6 +36,12 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
 
 
+def named_mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Both as the columns `<name>_mean` and `<name>_std` of a table's row; None where there are no values."""
+    mean, std = mean_and_std(values) if len(values) else (None, None)
+    return {f"{name}_mean": mean, f"{name}_std": std}
+
+
 def paired_interval(differences: Sequence[float], alpha: float = ALPHA) -> Interval | None:
     """Two-sided 1 - alpha t interval of the mean of per-seed differences; None for fewer than two."""
     mean, std = mean_and_std(differences)

@@ -30,7 +30,7 @@ def score_table(scores: pd.DataFrame, paper: Mapping[str, float] | None = None) 
         row = {"arm": arm, "title": runs.title.iloc[0]}
         row |= {"paper": paper.get(arm)} if paper else {}
         for measure in ("AP", "AR", "PCK", "AP_ensemble"):
-            row |= _mean_and_std(measure, runs[measure].dropna().astype(float))
+            row |= statistics.named_mean_and_std(measure, runs[measure].dropna().astype(float))
         rows.append(row | {"seeds": len(runs)})
     return pd.DataFrame(rows)
 
@@ -45,7 +45,7 @@ def ensemble_table(quality: pd.DataFrame, titles: Mapping[str, str], readings: M
             runs = quality[quality.arm == arm]
             row = {"networks": title, "reading": reading}
             for mode in MODES:
-                row |= _mean_and_std(mode, runs.loc[runs["mode"] == mode, column])
+                row |= statistics.named_mean_and_std(mode, runs.loc[runs["mode"] == mode, column])
             rows.append(row | {"seeds": runs.seed.nunique()})
     columns = [f"{mode}_{part}" for mode in MODES for part in ("mean", "std")]
     return pd.DataFrame(rows, columns=["networks", "reading", *columns, "seeds"])
@@ -66,7 +66,7 @@ def paired_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure
         known = paper is not None and better in paper and worse in paper
         row = {"better": titles[better], "worse": titles[worse]}
         row |= {"paper": round(paper[better] - paper[worse], 2) if known else None}
-        row |= _mean_and_std("difference", differences)
+        row |= statistics.named_mean_and_std("difference", differences)
         rows.append(row | {"low": low, "high": high, "seeds": len(differences)})
     columns = ["better", "worse", "paper", "difference_mean", "difference_std", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=columns)
@@ -90,7 +90,7 @@ def mean_table(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str])
     for values, runs in frame.groupby(list(keys), sort=False):
         row = dict(zip(keys, values, strict=True))
         for column in columns:
-            row |= _mean_and_std(column, runs[column].dropna())
+            row |= statistics.named_mean_and_std(column, runs[column].dropna())
         rows.append(row | {"seeds": runs.seed.nunique()})
     parts = [f"{column}_{part}" for column in columns for part in ("mean", "std")]
     return pd.DataFrame(rows, columns=[*keys, *parts, "seeds"])
@@ -163,11 +163,6 @@ def to_markdown(frame: pd.DataFrame) -> str:
     table = readable(frame)
     rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
-
-
-def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    mean, std = statistics.mean_and_std(values) if len(values) else (None, None)
-    return {f"{name}_mean": mean, f"{name}_std": std}
 
 
 def _digits(column: pd.Series) -> int:
