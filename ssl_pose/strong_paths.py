@@ -19,7 +19,7 @@ from ssl_pose.augment import normalize_images, restore_colors
 REFERENCE_HEIGHT = 256  # px, of the input for which the sizes below were published
 JITTER = 10.0  # px, standard deviation of a box's centre about its joint (Xie et al. 2021)
 HALF_SIZES = (10.0, 20.0)  # px, of a box, along each axis (Xie et al. 2021)
-NUM_CUTOUTS = 5  # boxes of Joint Cutout, drawn among the joints with replacement (Xie et al. 2021)
+NUM_CUTOUTS = 5  # joints under a box of Joint Cutout (Xie et al. 2021, whose code may draw a joint twice)
 NUM_PASTES = 2  # of keypoint cut-occlude (Huang et al. 2023)
 NUM_OPERATIONS = 2  # of RandAugment (Xie et al. 2021: N = 2)
 MAGNITUDE = 20 / 30  # of each operation (Xie et al. 2021: 20 of 30)
@@ -56,17 +56,17 @@ def plain(images: Tensor, joints: Tensor, draws: Draws) -> Tensor:
 
 def joint_cutout(images: Tensor, joints: Tensor, draws: Draws) -> Tensor:
     """Joint Cutout (Xie et al. 2021): boxes of the mean colour over some of the joints that the peer sees."""
-    covered = _inside(_boxes(images, joints, draws, NUM_CUTOUTS), images).any(1)
+    centers = _pick_different(joints, draws.choice[:, :joints.shape[1]])
+    covered = _inside(_boxes(images, centers, draws), images).any(1)
     return images.masked_fill(covered[:, None], 0.0)  # the mean colour: images are normalised
 
 
 def cut_occlude(images: Tensor, joints: Tensor, draws: Draws) -> Tensor:
     """Keypoint cut-occlude (Huang et al. 2023): patches around another person's joints laid over one's own."""
     others, their_joints = images.roll(1, 0), joints.roll(1, 0)
-    boxes = _boxes(images, joints, draws, NUM_PASTES)
     start = _pick(their_joints, draws.source[:, :NUM_PASTES])
     target = _pick(joints, draws.choice[:, :NUM_PASTES])
-    inside = _inside(boxes, images)  # (B, N, H, W)
+    inside = _inside(_boxes(images, target, draws), images)  # (B, N, H, W)
     for number in range(NUM_PASTES):  # one paste over the other, each for the whole batch
         patch = _shift(others, (start - target)[:, number])
         images = torch.where(inside[:, number, None], patch, images)
@@ -106,11 +106,23 @@ def _pick(joints: Tensor, choice: Tensor) -> Tensor:
     return joints.gather(1, index[..., None].expand(-1, -1, 2))
 
 
-def _boxes(images: Tensor, joints: Tensor, draws: Draws, count: int) -> Tensor:
-    """Boxes (B, count, 4), x1 y1 x2 y2 in px, about randomly chosen joints."""
-    scale = images.shape[-2] / REFERENCE_HEIGHT
+def _pick_different(joints: Tensor, choice: Tensor) -> Tensor:
+    """Points (B, N, 2) of N different joints of (B, K, 2): `choice` (B, N) names each among those that are left."""
+    batch, count = joints.shape[:2]
+    left, picked = torch.ones(batch, count, dtype=torch.bool, device=joints.device), []
+    for turn, number in enumerate(choice.unbind(1)):
+        rank = (number * (count - turn)).long() + 1
+        index = (left & (left.cumsum(1) == rank[:, None])).int().argmax(1, keepdim=True)
+        left = left.scatter(1, index, False)
+        picked.append(index)
+    return joints.gather(1, torch.stack(picked, 1).expand(-1, -1, 2))
+
+
+def _boxes(images: Tensor, centers: Tensor, draws: Draws) -> Tensor:
+    """Boxes (B, N, 4), x1 y1 x2 y2 in px, about `centers` (B, N, 2), with the jitter and size of the draws."""
+    scale, count = images.shape[-2] / REFERENCE_HEIGHT, centers.shape[1]
     low, high = HALF_SIZES
-    center = _pick(joints, draws.choice[:, :count]) + JITTER * scale * draws.jitter[:, :count]
+    center = centers + JITTER * scale * draws.jitter[:, :count]
     half = scale * (low + (high - low) * draws.extent[:, :count])
     return torch.cat([center - half, center + half], -1)
 

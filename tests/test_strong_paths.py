@@ -1,6 +1,7 @@
 """Occlusions and colour operations of strong views: where they land, how large they are, what they leave alone."""
 
 import typing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_every_path_of_the_configuration_has_a_function_and_no_other():
 def test_a_cutout_of_the_published_size_lies_on_its_joint_and_nothing_else_changes(extent: float, side: int):
     """Half sizes of 10 to 20 px at 256 px are 5 to 10 at 128: boxes of 11 to 21 whole pixels less a rim."""
     images = images_of()
-    joints = torch.tensor([[[40.0, 60.0], [5.0, 5.0]], [[50.0, 70.0], [5.0, 5.0]]])
+    joints = torch.tensor([[[40.0, 60.0]], [[50.0, 70.0]]])
     changed = (joint_cutout(images, joints, draws_of(extent=extent)) != images).any(1)
     for number, (x, y) in enumerate(((40, 60), (50, 70))):
         rows, columns = changed[number].any(1).nonzero().flatten(), changed[number].any(0).nonzero().flatten()
@@ -49,6 +50,18 @@ def test_a_cutout_of_the_published_size_lies_on_its_joint_and_nothing_else_chang
         assert (columns.min() + columns.max()) / 2 == x
         assert abs(len(rows) - side) <= 2
         assert changed[number].sum() == len(rows) * len(columns)
+
+
+def test_five_different_joints_lie_under_a_cutout_and_every_joint_as_often():
+    """17 joints 40 px apart, boxes of at most 21 px without jitter: a joint is covered by its own box alone."""
+    images = normalize_images(torch.rand(400, 3, 80, 700, generator=make_generator(0, "images")))
+    joints = torch.stack([20 + 40 * torch.arange(17.0), torch.full((17,), 40.0)], -1).expand(400, -1, -1)
+    draws = sample_draws(400, make_generator(0, "draws"))
+    draws = replace(draws, jitter=0 * draws.jitter)
+    covered = (joint_cutout(images, joints, draws) != images).any(1)[:, 40, 20::40][:, :17]
+    assert (covered.sum(1) == NUM_CUTOUTS).all()
+    share = covered.float().mean(0)
+    assert ((share - 5 / 17).abs() < 4 * (5 / 17 * 12 / 17 / 400) ** 0.5).all()
 
 
 def test_a_cutout_reaches_the_bottom_row_and_the_last_column():
