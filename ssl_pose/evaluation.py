@@ -156,9 +156,9 @@ def pool_examples(
     """
     shown = np.flatnonzero(sample.visibility[:, FIGURE_1_JOINT])[:count]
     views = take_views(draw_pool_views(config, len(sample.person), seed), torch.from_numpy(shown))
-    pool = open_pool(crops, next(network.parameters()).device, config.training.crops_on_device)
     rows = sample.person[shown]
-    aligned, valid = view_heatmaps(network, pool, rows, views, config, arm)
+    pool = open_pool(crops.subset(rows), next(network.parameters()).device, config.training.crops_on_device)
+    aligned, valid = view_heatmaps(network, pool, torch.arange(len(rows)), views, config, arm)
     aligned = aligned[:, :, FIGURE_1_JOINT : FIGURE_1_JOINT + 1]  # (V, P, 1, h, w)
     stored = {mode: ensemble_heatmaps(aligned, valid, mode)[:, 0] for mode in ("average", "maximum")}
     stored["single_views"] = (aligned * valid)[:, :, 0].transpose(0, 1)

@@ -18,7 +18,7 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ssl_pose.augment import IMAGENET_MEAN, IMAGENET_STD, Views, render_views, sample_views
+from ssl_pose.augment import Views, render_views, restore_colors, sample_views
 from ssl_pose.batches import Pool, open_pool
 from ssl_pose.config import ArmConfig, Config
 from ssl_pose.crops import CropSet
@@ -102,8 +102,8 @@ def predict_persons(explored: Exploration, trained: int, persons: Sequence[int])
         raise ValueError(f"exploring needs two students, the run has {len(explored.networks[trained])}; name an arm "
                          "of framework dual_student")
     views = [view.rows(torch.tensor(persons)) for view in explored.views]
-    arm = next(iter(explored.config.arms.values()))
-    parts = [view_heatmaps(network, explored.pool, explored.rows[persons], views, explored.config, arm)
+    arm, rows = next(iter(explored.config.arms.values())), torch.from_numpy(explored.rows[persons])
+    parts = [view_heatmaps(network, explored.pool, rows, views, explored.config, arm)
              for network in explored.networks[trained]]
     return torch.stack([maps for maps, _ in parts]), parts[0][1]
 
@@ -199,8 +199,7 @@ def view_pixels(explored: Exploration, person: int) -> np.ndarray:
 
 def _pixels(images: Tensor) -> np.ndarray:
     """Normalised images (B, 3, H, W) as uint8 (B, H, W, 3)."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((images * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return (restore_colors(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def true_cell(explored: Exploration, person: int, joint: int) -> np.ndarray:

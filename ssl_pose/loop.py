@@ -2,7 +2,8 @@
 
 A loss or a weight that is infinite or NaN stops the run. Networks that fall to background, the trivial solution
 of learning from oneself, are a finding: the record says so and the run goes on, unless `training.on_collapse`
-is `stop`. Either way the last state from before lies in the run's state folder.
+is `stop`. Either way the last state from before lies in the run's state folder. Peaks far above those of any true
+heatmap are a finding too.
 
 States are written every `checkpoint_every` steps and on SIGTERM; a kill -9 loses the steps since the last of them.
 """
@@ -27,6 +28,7 @@ from ssl_pose.schedules import Schedule
 
 BACKGROUND_PEAK = 0.1  # mean height of peaks, of 1 at best, under which heatmaps say nothing but background
 STANDING_PEAK = 2 * BACKGROUND_PEAK  # what it takes to have stood before one can fall
+OVERSHOT_PEAK = 2.0  # mean height that no target asks for: true heatmaps have peaks of 1
 
 
 class TrainingError(ValueError):
@@ -34,7 +36,7 @@ class TrainingError(ValueError):
 
 
 class Meter:
-    """Sums of what steps report, kept on the device; reading them is the only time the loop waits for it."""
+    """Sums of what steps report, kept on the device; reading them waits for it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -92,7 +94,7 @@ def optimise(
     loop: Loop, step_losses: Callable[[int], Losses], after_step: Callable[[], None] | None,
     training: TrainingConfig, num_steps: int, schedule: Schedule, state: Path, key: str, name: str,
 ) -> None:
-    """Runs `loop` to `num_steps` from wherever its state stands; the loop never waits for the device but to log."""
+    """Runs `loop` to `num_steps` from wherever its state stands; it waits for the device only to log and save."""
     _restore(loop, state, key)
     with stop_requested(loop.processes) as request:
         while loop.step < num_steps:
@@ -133,14 +135,18 @@ def _check_finite(loop: Loop, name: str, state: Path) -> None:
 
 
 def describe_collapse(log: list[dict[str, float]]) -> str:
-    """Since when the peaks in `log` are background, as a line; empty where they are not at its end.
+    """Since when the peaks in `log` are background, or when they were far too high, as a line; else empty.
 
     A run that dips and recovers has not collapsed. One that never stood, being short or without burn-in, has
-    learnt nothing yet, and its line says that instead.
+    learnt nothing yet, and its line says that instead. Heights without bound are those of networks that repeat each
+    other's noise, and whatever they come down to is no pose.
     """
     peaks = [(row["step"], row["peak"]) for row in log if "peak" in row]
-    if not peaks or peaks[-1][1] >= BACKGROUND_PEAK:
+    if not peaks:
         return ""
+    if peaks[-1][1] >= BACKGROUND_PEAK:
+        step, highest = max(peaks, key=lambda row: row[1])
+        return f"overshot at step {step} (mean peak {highest:.1f}, of 1)" if highest > OVERSHOT_PEAK else ""
     end, highest = peaks[-1][1], max(peak for _, peak in peaks)
     if highest < STANDING_PEAK:
         return f"never left the background (mean peak {end:.3f} at the end)"
@@ -158,8 +164,9 @@ def _keep_before_collapse(loop: Loop, training: TrainingConfig, name: str, state
                             "training.learning_rate, or set training.on_collapse to warn")
     elif loop.standing:
         loop.standing = False
-        with contextlib.suppress(FileNotFoundError):  # it moves once, by whichever process is first
-            (state / "state.pt").replace(state / "before_collapse.pt")
+        if loop.processes.writes:
+            with contextlib.suppress(FileNotFoundError):  # before the first checkpoint there is none
+                (state / "state.pt").replace(state / "before_collapse.pt")
 
 
 def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ssl_pose.augment import Views, identity_views, sample_views
 from ssl_pose.batches import Pool, open_pool
@@ -89,7 +90,8 @@ def _annotations(
     for number, start in enumerate(range(0, len(rows), CHUNK)):
         chunk = rows[start : start + CHUNK]
         views = draw_views(config, arm, len(chunk), seed, number)
-        points, confidence, uncertainty, network = label_persons(networks, pool, chunk, views, config, arm)
+        points, confidence, uncertainty, network = label_persons(
+            networks, pool, torch.from_numpy(chunk), views, config, arm)
         points = canvas_to_photo(points, crops.crop_matrix[chunk])
         for place, row in enumerate(chunk):
             kept = confidence[place] >= _lowest(arm)
@@ -123,7 +125,7 @@ def draw_views(config: Config, arm: ArmConfig, count: int, seed: int, chunk: int
 
 @torch.no_grad()
 def label_persons(
-    networks: Networks, pool: Pool, rows: NDArray, views: list[Views], config: Config, arm: ArmConfig
+    networks: Networks, pool: Pool, rows: Tensor, views: list[Views], config: Config, arm: ArmConfig
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Canvas points (B, K, 2), confidence, uncertainty and the number of the network (B, K) that is more certain."""
     found = []

@@ -117,14 +117,14 @@ def predict_pool(
     strength: float = 1.0,
 ) -> PoolPredictions:
     """The peaks of the three pseudo-heatmaps of each sampled person, and the uncertainty over all views."""
-    pool = open_pool(crops, next(network.parameters()).device, config.training.crops_on_device)
+    device = next(network.parameters()).device
+    pool = open_pool(crops.subset(sample.person), device, config.training.crops_on_device)
     views = draw_pool_views(config, len(sample.person), seed, strength)
     batch = max(1, config.evaluation.batch_size // len(views))
     parts: dict[str, list[_Peaks]] = {mode: [] for mode in MODES}
     uncertainties = []
     for part in torch.arange(len(sample.person)).split(batch):
-        rows = sample.person[part.numpy()]
-        aligned, valid = view_heatmaps(network, pool, rows, take_views(views, part), config, arm)
+        aligned, valid = view_heatmaps(network, pool, part, take_views(views, part), config, arm)
         uncertainties.append(estimate_uncertainty(aligned, valid))
         for mode in MODES:
             parts[mode].append(_read_peaks(ensemble_heatmaps(aligned, valid, mode), config))
@@ -158,12 +158,13 @@ def _read_peaks(heatmaps: Tensor, config: Config) -> _Peaks:
 
 
 def view_heatmaps(
-    network: nn.Module, pool: Pool, rows: NDArray, views: Sequence[Views], config: Config, arm: ArmConfig
+    network: nn.Module, pool: Pool, rows: Tensor, views: Sequence[Views], config: Config, arm: ArmConfig
 ) -> tuple[Tensor, Tensor]:
-    """Heatmaps (V, B, K, h, w) of the views of B crops, in the reference frame, and where they are valid."""
+    """Heatmaps (V, B, K, h, w) of the views of the crops at `rows` (B,), in the reference frame, and where they are
+    valid."""
     stride = config.model.heatmap_stride
     views = [Views(*(getattr(view, f.name).to(pool.device) for f in fields(view))) for view in views]
-    canvases = pool.gather(torch.from_numpy(rows))
+    canvases = pool.gather(rows)
     images = render_crops(pool, canvases, join_views(views), config)
     heatmaps = predict_heatmaps(network, images, config.training.precision).unflatten(0, (len(views), len(rows)))
     matrix = torch.stack([to_heatmap_matrix(v.matrix, stride, config.model.heatmap_alignment) for v in views])

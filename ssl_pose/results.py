@@ -18,9 +18,8 @@ import pandas as pd
 
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
-from ssl_pose.predictions import from_thousandths
+from ssl_pose.predictions import MODES, from_thousandths
 
-MODES = ("none", "average", "maximum")  # how the views of one network become one pseudo-heatmap
 LABEL_COLUMNS = ["network", "person", "joint", "uncertainty",
                  *(f"{value}_{mode}" for mode in MODES for value in ("error", "confidence")), "arm", "seed"]
 LOG_COLUMNS = ["step", "kept", "peak", "arm", "seed"]  # that every log of an arm with pseudo-heatmaps has

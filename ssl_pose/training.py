@@ -57,7 +57,7 @@ def burn_in(
         return supervised(learners, [], draw_labeled(pool, rows, config, seed, "burn_in", step), None, setting)
 
     name = f"burn-in of seed {seed}"
-    key = _state_key(_config_hash(config, name), crops, labeled)
+    key = _state_key(burn_in_fingerprint(config, seed), crops, labeled)
     optimise(loop, step_losses, None, config.training, config.training.burn_in_steps, constant_rate(config.training),
              state, key, name)
     if processes.writes:
@@ -240,6 +240,11 @@ def _ema_update(
 def run_fingerprint(config: Config, arm_name: str, seed: int) -> str:
     """Hash of the numbers that shape a run, as its train.json records it."""
     return _config_hash(config, f"{arm_name}, seed {seed}", config.arm(arm_name))
+
+
+def burn_in_fingerprint(config: Config, seed: int) -> str:
+    """Hash of the numbers that shape the burn-in of a seed."""
+    return _config_hash(config, f"burn-in of seed {seed}")
 
 
 def _config_hash(config: Config, name: str, arm: ArmConfig | None = None) -> str:

@@ -73,6 +73,27 @@ def test_missing_data_and_splits_are_made_once_as_their_stages_make_them(here: W
     assert before == (here.split(0).stat().st_mtime_ns, (here.crops("val") / "manifest.json").stat().st_mtime_ns)
 
 
+def test_data_splits_and_burn_ins_of_other_numbers_are_made_anew(here: Workspace, coco_directory):
+    shutil.rmtree("work")
+    here.coco.parent.mkdir()
+    here.coco.symlink_to(coco_directory(num_images=5, name="again"))
+    ensure_data(here)
+    run_cell(here, ("supervised", 0))
+    burn_in, split = here.burn_in(0).read_bytes(), here.split(0).read_bytes()
+    crops = len(load_crops(here.crops("train")))
+    config = here.config
+    for changes in ({"training": replace(config.training, burn_in_steps=3)},
+                    {"splits": replace(config.splits, label_count=1)}):
+        other = replace(here, config=replace(config, **changes))
+        ensure_data(other)
+        run_cell(other, ("supervised", 0))
+        assert (here.split(0).read_bytes() != split) == ("splits" in changes)
+        assert here.burn_in(0).read_bytes() != burn_in
+    fewer = replace(here, config=replace(config, data=replace(config.data, max_train_persons=crops - 1)))
+    ensure_data(fewer)
+    assert len(load_crops(here.crops("train"))) == crops - 1
+
+
 def test_a_cell_of_other_numbers_is_not_done_and_a_title_is_no_number(here: Workspace):
     cell = ("supervised", 0)
     run_cell(here, cell)

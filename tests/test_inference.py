@@ -27,8 +27,8 @@ CONFIG = load_config(Path(__file__).parents[1] / "params.yaml", {"training.devic
 
 def random_networks(count: int) -> list[nn.Module]:
     networks = [build_model(CONFIG.model, seed=seed).eval() for seed in range(count)]
-    for network in networks:
-        nn.init.normal_(network.head.weight, std=0.5)
+    for seed, network in enumerate(networks):
+        nn.init.normal_(network.head.weight, std=0.5, generator=torch.Generator().manual_seed(seed))
     return networks
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 
 from ssl_pose import pseudo_export
@@ -100,7 +101,7 @@ def test_a_run_labels_the_pool_of_its_own_split(packed, rendered_coco, tmp_path)
 
 def test_an_ideal_network_says_the_hidden_labels_and_a_worse_one_is_not_asked():
     config, crops = small_config(), people_with_dots()
-    arm, rows = config.arm("full"), np.arange(len(crops))
+    arm, rows = config.arm("full"), torch.arange(len(crops))
     pool = open_pool(crops, next(DotFinder().parameters()).device)
     views = draw_views(config, arm, len(crops), 0, 0)
     poor = DotFinder()

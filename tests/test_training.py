@@ -138,9 +138,11 @@ def test_a_weight_that_overflows_behind_a_finite_loss_is_named_too(config, crops
     ([0.4, 0.05, 0.3, 0.05], "fell to background after step 3 (mean peak 0.40 before, 0.050 at the end)"),
     ([0.4, 0.05, 0.1], ""),
     ([0.01, 0.15, 0.04], "never left the background (mean peak 0.040 at the end)"),
+    ([0.4, 20.6, 0.4], "overshot at step 2 (mean peak 20.6, of 1)"),
+    ([0.4, 1.6, 0.9], ""),
     ([], ""),
 ])
-def test_a_collapse_is_a_fall_that_lasts_to_the_end_of_the_log(peaks, line):
+def test_a_collapse_is_a_fall_that_lasts_to_the_end_of_the_log_or_a_height_without_bound(peaks, line):
     assert describe_collapse([{"step": step, "peak": peak} for step, peak in enumerate(peaks, 1)]) == line
     assert describe_collapse([{"step": 1, "loss": 0.5}]) == ""
 
