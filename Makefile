@@ -25,6 +25,7 @@ report: $(READY)  ## delete tables, figures and report; make them anew from what
 	$(BIN)/python -m ssl_pose report --profile $(PROFILE) --jobs $(JOBS)
 
 coco: $(READY)  ## download COCO 2017 to DATA, or complete what is there (UNLABELED=1: unlabeled2017 too)
+	@test -n "$(DATA)" || { echo 'error: say where COCO lies or shall lie: make coco DATA=path' >&2; exit 1; }
 	$(BIN)/python -m ssl_pose coco "$(DATA)" $(if $(UNLABELED),--unlabeled)
 
 plan: $(READY)  ## what a profile will cost: cells, steps, images, hours, GPU memory, disk

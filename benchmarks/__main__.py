@@ -12,17 +12,16 @@ import torch
 
 from benchmarks import evaluation, growth, input_path, pipeline, step, targets, throughput
 from benchmarks.document import refresh
-from benchmarks.results import FOLDER, load, store, unmeasured, worsened
+from benchmarks.results import FOLDER, load, measured_code, store, unmeasured, worsened
 from benchmarks.timing import default_device
-from ssl_pose.provenance import hash_code
 
-TOLERANCE = 0.25  # share by which a ratio may grow: on a machine with other work ratios move by a fifth
-ATTEMPTS = 3  # measurements of what has grown
+TOLERANCE = 0.25  # share by which a ratio may grow
+ATTEMPTS = 3  # measurements of what has grown, of which the least counts: ratios that hang on memory move by a third
 BENCHMARKS: dict[str, Callable] = {
     "input_path": input_path.run, "step": step.run, "step_large": step.run_large, "throughput": throughput.run,
     "targets": targets.run, "growth": growth.run, "evaluation": evaluation.run, "pipeline": pipeline.run,
 }
-REPEATED_ON_GPU = {"step_large"}  # there `step` takes the same network
+ON_GPU = ("input_path", "step", "throughput", "targets")  # there `step` takes the network of `step_large`
 
 
 def main() -> int:
@@ -34,7 +33,7 @@ def main() -> int:
     if unknown := set(given.names) - set(BENCHMARKS):
         parser.error(f"unknown benchmark {min(unknown)!r}; there are: {', '.join(BENCHMARKS)}")
     torch.set_num_threads(1)
-    names = given.names or [name for name in BENCHMARKS if name not in REPEATED_ON_GPU or not torch.cuda.is_available()]
+    names = given.names or list(ON_GPU if default_device().type == "cuda" else BENCHMARKS)
     if given.missing:
         names = [name for name in names if not is_measured(name)]
     if given.command == "check":
@@ -57,7 +56,7 @@ def measure(names: list[str], folder: Path) -> None:
 def is_measured(name: str) -> bool:
     """Whether the kept result of benchmark `name` is one of today's code, on this kind of device."""
     path = FOLDER / f"{result_name(name)}.json"
-    return path.exists() and load(path.stem)["code_sha"] == hash_code()
+    return path.exists() and load(path.stem)["code_sha"] == measured_code()
 
 
 def result_name(name: str) -> str:

@@ -1,7 +1,9 @@
 """Views and targets a second at 256x192: ours against the conventional path, written here as the reference.
 
 The conventional path is that of the field's dataset classes: per sample one JPEG decoded, one cv2.warpAffine, one
-Gaussian a joint in NumPy. Goals: at least 3 times it, decoding included, per core; at most 5 % of the training step.
+Gaussian a joint in NumPy. The workers of a DataLoader do this side by side; what they add, collating and handing
+over, is left out in its favour. Goals: at least 3 times it, decoding included, per core; at most 5 % of the training
+step.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]] | None:
     """Minutes by kind of stage, as `make repro` last ran each here; None where it never ran them all."""
     config = open_profile("default").config
     num_cells = len(config.grid) * len(config.seeds)
-    durations = read_durations(WORK / "durations.json")
+    durations = {stage: seconds for stage, seconds in read_durations(WORK / "durations.json").items()
+                 if not stage.startswith("cell@")}  # of a sweep, whose stages they repeat
     if count_cells(durations) < num_cells:
         return None
     return summarise(durations, read_wall_seconds(WORK / "last_run.json", num_cells))

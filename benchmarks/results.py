@@ -9,14 +9,20 @@ from typing import Any
 import pandas as pd
 
 from ssl_pose.files import write_json
-from ssl_pose.provenance import describe_code, describe_hardware, describe_versions
+from ssl_pose.provenance import describe_code, describe_hardware, describe_versions, hash_code
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
 
+def measured_code() -> str:
+    """Hash of what a result rests on: the library and the benchmarks."""
+    return hash_code(*sorted(FOLDER.parent.glob("*.py")))
+
+
 def store(name: str, rows: list[dict[str, Any]], ratios: dict[str, float], folder: Path = FOLDER) -> None:
     """Prints `rows` and writes them with the `ratios` (smaller is better) that `bench-check` compares."""
-    content = {"name": name, **describe_code(), "versions": describe_versions(), "hardware": describe_hardware(),
+    content = {"name": name, **describe_code("benchmarks"), "code_sha": measured_code(),
+               "versions": describe_versions(), "hardware": describe_hardware(),
                "rows": [{key: significant(value) for key, value in row.items()} for row in rows],
                "ratios": {key: significant(value) for key, value in ratios.items()}}
     write_json(content, folder / f"{name}.json")

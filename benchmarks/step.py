@@ -75,7 +75,7 @@ def build_case(config: Config, name: str, num_views: int, device: torch.device) 
 
 
 def whole_step(case: Case) -> Callable[[], None]:
-    """The step as the training loop takes it, each time the next one."""
+    """The step as the training loop takes it, each time the next one; without the log's sums."""
     config, arm, rows = case.config, case.arm, torch.arange(NUM_PERSONS)
     framework, model, count = FRAMEWORKS[arm.framework], config.model, iter(range(10**9))
     setting = Setting(arm, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment,
@@ -157,7 +157,7 @@ def run_large(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     """Rows of the ResNet-18 at 256x192 of coco_partial_1k in its precision, with few images a step on a CPU."""
     config = open_profile("coco_partial_1k").config
     config = on_a_cpu(config) if device.type == "cpu" else config
-    rows = measure(config, device, num_views=(4,), rounds=4 if device.type == "cpu" else ROUNDS)
+    rows = measure(config, device, num_views=(1, 4, 8), rounds=5 if device.type == "cpu" else ROUNDS)
     return rows, step_ratios(rows)
 
 

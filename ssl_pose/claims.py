@@ -39,6 +39,7 @@ from ssl_pose.predictions import read_predictions
 from ssl_pose.resampling import NUM_DRAWS, bootstrap_interval, draw_photos, mean_ap
 from ssl_pose.results import grid, load_persons, load_pseudo_quality, load_scores, read_json, run_file
 
+CONFIRMING_SEEDS = 8  # with fewer, verdicts explore
 FROZEN_ARM = "dual_student"  # whose networks Table 1 is read on
 SEMI_SUPERVISED = ("consistency", "teacher_student", "dual_student")  # frameworks
 READINGS = {  # of Table 1's PCK: the field of metrics.json, and what it counts

@@ -46,7 +46,7 @@ class Persons:
 
 @dataclass(frozen=True)
 class Speed:
-    """Operations a second of one process in training, and where the number comes from."""
+    """Operations a second of one run in training, on all its processes, and where the number comes from."""
 
     flops: float
     source: str
@@ -56,11 +56,12 @@ def plan(profile: Profile, data: str = "", jobs: int = 0) -> str:
     """The cost of `profile` as text: a row an arm, then totals. Raises `ConfigError` if the persons are unknown."""
     config = profile.config
     persons = find_persons(profile, data)
-    speed = find_speed(config, measured_rows("step") + measured_rows("step_gpu"))
-    rows = [arm_row(config, name, persons, speed) for name in config.arms]
+    measured = [row for name in ("step", "step_large", "step_gpu") for row in measured_rows(name)]
+    speeds = {name: find_speed(config, measured, arm) for name, arm in config.arms.items()}
+    rows = [arm_row(config, name, persons, speeds[name]) for name in config.arms]
     jobs = jobs or fitting_jobs(config.training.num_threads * config.training.num_processes, config.training.device)
     table = pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}")
-    lines = [table, "", *summary(config, rows, persons, speed, jobs)]
+    lines = [table, "", *summary(config, rows, persons, list(speeds.values()), find_speed(config, measured), jobs)]
     return "\n".join(lines)
 
 
@@ -124,8 +125,11 @@ def coco_counts(unlabeled_photos: bool) -> dict[str, dict[str, Any]]:
     return {"train": train, "val": {"num_persons": val, "num_photos": 2_346}}
 
 
-def find_speed(config: Config, measured: list[dict[str, Any]]) -> Speed:
-    """The median speed among the measured steps that are most like the profile's: device, precision, network."""
+def find_speed(config: Config, measured: list[dict[str, Any]], arm: ArmConfig | None = None) -> Speed:
+    """The median speed among the measured steps most like those of `arm`, without one those of burn-in.
+
+    Like in device, which must be the same, then precision, network, input, kind of step and number of views.
+    """
     training, device = config.training, "cpu" if config.training.device == "cpu" else "cuda"
     if training.device == "auto":
         device = choose_device("auto").type
@@ -134,11 +138,24 @@ def find_speed(config: Config, measured: list[dict[str, Any]]) -> Speed:
         raise ConfigError(f"no speed of {device} is known: run `make bench` on such a machine first")
     network = f"{config.model.architecture}-{config.model.width}"
     size = "x".join(map(str, config.data.input_size))
-    for key, value in (("precision", training.precision), ("network", network), ("input", size)):
+    kind = step_kind(arm) if arm else "supervised"
+    for key, value in (("precision", training.precision), ("network", network), ("input", size), ("step", kind)):
         rows = [row for row in rows if row[key] == value] or rows
+    near = min(abs(row["K"] - (arm.num_views if arm else 0)) for row in rows)
+    rows = [row for row in rows if abs(row["K"] - (arm.num_views if arm else 0)) == near]
     speed = 1e9 * float(pd.Series([row["GFLOP/s"] for row in rows]).median())
     source = f"measured, {rows[0]['network']} at {rows[0]['input']} in {rows[0]['precision']} on {device}"
     return Speed(speed * training.num_processes, source)
+
+
+def step_kind(arm: ArmConfig) -> str:
+    """The kind of step, of those that `make bench` measures, that an arm's is most like."""
+    framework = FRAMEWORKS[arm.framework]
+    if not framework.uses_pool:
+        return "supervised"
+    if framework.num_students == 1:
+        return "teacher_student"
+    return "dual_student" if arm.selection == "off" else "whole method"
 
 
 def arm_row(config: Config, name: str, persons: Persons, speed: Speed) -> dict[str, Any]:
@@ -179,12 +196,12 @@ def memory_bytes(config: Config, arm: ArmConfig) -> int:
 
 
 def summary(
-    config: Config, rows: list[dict[str, Any]], persons: Persons, speed: Speed, jobs: int
+    config: Config, rows: list[dict[str, Any]], persons: Persons, speeds: list[Speed], burn_in_speed: Speed, jobs: int
 ) -> list[str]:
-    """The totals as lines."""
+    """The totals as lines; `speeds` are those of the arms."""
     training, flops = config.training, count_flops(config.model, config.data.input_size)
     cells = len(rows) * len(config.seeds)
-    burn_in = 3 * NUM_STUDENTS * training.burn_in_steps * training.labeled_batch * flops / speed.flops / 3600
+    burn_in = 3 * NUM_STUDENTS * training.burn_in_steps * training.labeled_batch * flops / burn_in_speed.flops / 3600
     hours = len(config.seeds) * (sum(row["hours"] for row in rows) + burn_in)
     packing = (persons.train + persons.val) / packing_speed() / config.data.num_workers / 3600
     crop = 3 * math.prod(canvas_size_for(config.data.input_size, config.data.canvas_scale))
@@ -192,6 +209,7 @@ def summary(
     weights = 4 * NUM_STUDENTS * count_parameters(config.model)
     disk = crops + cells * weights * (1 + 2 * ADAM_BYTES / 4)
     memory = max(row["memory GB"] for row in rows)
+    lowest, highest = (bound(speed.flops for speed in speeds) / 1e9 for bound in (min, max))
     return [
         f"cells        {cells}: {len(rows)} arms x {len(config.seeds)} seeds, and {len(config.seeds)} burn-ins of "
         f"{burn_in:.2g} h",
@@ -199,8 +217,9 @@ def summary(
         f"steps        {len(config.seeds) * sum(row['steps'] for row in rows):,}; images "
         f"{len(config.seeds) * sum(row['images'] for row in rows):,}; passes of an image "
         f"{len(config.seeds) * sum(row['image passes'] for row in rows):,} of {flops / 1e9:.2g} GFLOP",
-        f"speed        {speed.flops / 1e9:,.3g} GFLOP/s a process ({speed.source})",
-        f"hours        {hours:.2g} of one process, {hours / jobs:.2g} with {jobs} side by side; packing {packing:.2g}",
+        f"speed        {lowest:,.3g} to {highest:,.3g} GFLOP/s a run, by kind of step ({speeds[0].source})",
+        f"hours        {hours:.2g} of one run after another, {hours / jobs:.2g} with {jobs} side by side; packing "
+        f"{packing:.2g}",
         f"GPU memory   up to {memory:.2g} GB a process beside its context, and {crops / 1e9:.3g} GB of crops if they "
         "live there",
         f"disk         {disk / 1e9:.3g} GB: crops {crops / 1e9:.3g}, weights and resume states "

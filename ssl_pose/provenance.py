@@ -30,13 +30,13 @@ def describe_run(config_hash: str, data_hash: str, wall_seconds: float) -> dict[
     }
 
 
-def describe_code() -> dict[str, Any]:
-    """Commit of the code, and whether files that git tracks differ from it.
+def describe_code(*folders: str) -> dict[str, Any]:
+    """Commit of the code, and whether tracked files of library, notebooks and `folders` differ from it.
 
     Where git is absent, the commit comes from the variable SSL_POSE_GIT_SHA, if that is set.
     """
     sha = _git("rev-parse", "HEAD") or os.environ.get("SSL_POSE_GIT_SHA", "unknown")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "ssl_pose", "notebooks")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "ssl_pose", "notebooks", *folders)
     return {"git_sha": sha, "git_dirty": bool(changed), "code_sha": hash_code()}
 
 
@@ -45,10 +45,10 @@ def describe_versions() -> dict[str, str]:
     return {name: _version(name) for name in VERSIONS_OF} | {"python": platform.python_version()}
 
 
-def hash_code() -> str:
-    """Hash (16 hex digits) of the library's modules."""
+def hash_code(*others: Path) -> str:
+    """Hash (16 hex digits) of the library's modules, and of `others`."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in [*sorted(PACKAGE.glob("*.py")), *others]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

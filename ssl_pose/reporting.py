@@ -19,7 +19,7 @@ import jinja2
 import pandas as pd
 
 from ssl_pose import paper, statistics
-from ssl_pose.claims import read_ledger
+from ssl_pose.claims import CONFIRMING_SEEDS, read_ledger
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
 from ssl_pose.results import MODES, ResultsError, load_provenance
@@ -189,7 +189,8 @@ def render_report(config: Config, results: Path, folders: Sequence[Path]) -> str
     return environment.get_template("report.html.j2").render(
         profile=config.profile, seeds=config.seeds, arms=[arm.title for arm in config.arms.values()],
         source=config.data.source, size=config.data.input_size, label_count=config.splits.label_count,
-        unit=config.splits.unit, verdicts=verdict_counts(ledger), verdict_styles=VERDICT_STYLES,
+        unit=config.splits.unit, explores=len(config.seeds) < CONFIRMING_SEEDS,
+        verdicts=verdict_counts(ledger), verdict_styles=VERDICT_STYLES,
         effort=_page_table(effort_table(provenance)), versions=_page_table(version_table(provenance)),
         collapsed=collapsed_runs(provenance), notebooks=notebooks,
         sections=[_page_section(section, folders) for section in SECTIONS],
@@ -230,6 +231,9 @@ def readme_block(ledger: pd.DataFrame, table_1: pd.DataFrame, table_2: pd.DataFr
         for claim in primary.itertuples()
     ]
     claims = to_markdown(pd.DataFrame(rows)).replace("| interval |", "| interval, % of headroom |")
+    checks = ledger[ledger.family == "check"]
+    failed = [f"{check.title} ({check.verdict})" for check in checks.itertuples()
+              if check.verdict != statistics.REPRODUCED]
     accuracy = to_markdown(table_2[["title", "paper", "AP_mean", "AP_std", "PCK_mean", "PCK_std"]])
     columns = ["networks", "reading", *(f"{mode}_{part}" for mode in MODES for part in ("mean", "std"))]
     return "\n\n".join([
@@ -239,6 +243,10 @@ def readme_block(ledger: pd.DataFrame, table_1: pd.DataFrame, table_2: pd.DataFr
         "**Table 2: frameworks** (paper: mAP)", accuracy,
         "**Table 1: PCK of pseudo-heatmaps**", to_markdown(table_1[columns]),
         "**Claims** (intervals at Holm's levels)", claims,
+        f"**Checks** that every semi-supervised arm beats the supervised one and all labels beat every arm: "
+        f"{len(checks) - len(failed)} of {len(checks)} hold"
+        + (f"; not: {', '.join(failed)}. What the claims say of such an arm says little of the paper's." if failed
+           else "."),
     ])
 
 

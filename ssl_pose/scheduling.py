@@ -26,7 +26,7 @@ STAGE_MEMORY = 1.5e9  # bytes that a stage may need; fewer run side by side wher
 GRACE_SECONDS = 15  # in which a stopped stage may save its state
 POLL_SECONDS = 0.1
 # Expected seconds of a stage that never ran here, by kind; only the first estimate of the time left rests on them.
-GUESSED_SECONDS = {"data": 40, "burn_in": 20, "train": 60, "evaluate": 15}
+GUESSED_SECONDS = {"data": 40, "burn_in": 20, "train": 60, "evaluate": 15, "cell": 80}
 OTHER_SECONDS = 8
 KILLED = re.compile(r"exited with (-9|137)$")  # DVC's words for a command that the system killed
 OUT_OF_MEMORY = ("if memory ran out, lower the batch sizes in params.yaml or run fewer stages side by side (JOBS=1); "
@@ -144,8 +144,10 @@ class Progress:
             self.bar.set_description_str(text)
 
     def finish(self, stage: str) -> None:
+        """`stage` is over; one that never started, a failed cell of a sweep, leaves no duration."""
         seconds = time.monotonic() - self.started.get(stage, time.monotonic())
-        self.seconds[stage] = round(seconds, 1)
+        if stage in self.started:
+            self.seconds[stage] = round(seconds, 1)
         self.left.remove(stage)
         if self.bar is not None:
             self.bar.update()

@@ -78,16 +78,6 @@ def holm_levels(p_values: Sequence[float | None], alpha: float = ALPHA) -> list[
     return levels
 
 
-def holm_adjusted(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p values: each is at most alpha exactly where the family-wise test rejects."""
-    ranks = [1.0 if p is None else p for p in p_values]
-    adjusted, largest = list(p_values), 0.0
-    for rank, member in enumerate(sorted(range(len(ranks)), key=ranks.__getitem__)):
-        largest = max(largest, min(1.0, ranks[member] * (len(ranks) - rank)))
-        adjusted[member] = None if p_values[member] is None else largest
-    return adjusted
-
-
 def power_of_test(effect: float, std: float, num_seeds: int, alpha: float = ALPHA) -> float:
     """Probability that the two-sided paired t test finds an effect of this size, with the right sign."""
     freedom, shift = num_seeds - 1, abs(effect) / std * math.sqrt(num_seeds)

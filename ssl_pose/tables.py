@@ -97,13 +97,17 @@ def mean_table(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str])
 
 
 def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
-    """The ledger as a table: effects and intervals in percent of the headroom."""
+    """The ledger as a table: effects and intervals in percent of the headroom.
+
+    `with photos drawn too` is the two-way bootstrap's interval, over seeds and photos; claims about AP have one.
+    """
     bounds = [interval or (None, None) for interval in ledger.interval]
     return pd.DataFrame({
         "claim": ledger.title, "verdict": ledger.verdict, "source": ledger.source, "paper, points": ledger.paper,
         "ours, points_mean": ledger.difference, "ours, points_std": ledger.difference_std,
         "effect, % of headroom_mean": ledger.effect,
         "low": [low for low, _ in bounds], "high": [high for _, high in bounds],
+        "with photos drawn too": [_interval(*(interval or (None, None)), 1) for interval in ledger.bootstrap],
         "detectable, %_mean": ledger.detectable, "seeds": ledger.seeds, "seeds needed": ledger.seeds_needed,
     })
 

@@ -119,7 +119,7 @@ def test_what_this_code_has_measured_is_not_missing(tmp_path, monkeypatch):
     assert not main.is_measured("step")
     store(main.result_name("step"), [{"work": "step"}], {}, tmp_path)
     assert main.is_measured("step")
-    monkeypatch.setattr(main, "hash_code", lambda: "of other code")
+    monkeypatch.setattr(main, "measured_code", lambda: "of other code")
     assert not main.is_measured("step")
 
 

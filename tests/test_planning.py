@@ -19,8 +19,8 @@ from ssl_pose.profiles import Profile, open_profile
 
 SPEEDS = (("fp32", "unet-16", 90.0), ("fp32", "unet-16", 110.0), ("bf16", "unet-16", 150.0),
           ("fp32", "resnet18-256", 40.0))
-MEASURED = [{"device": "cpu", "precision": precision, "network": network, "input": "64x48", "GFLOP/s": speed}
-            for precision, network, speed in SPEEDS]
+MEASURED = [{"device": "cpu", "precision": precision, "network": network, "input": "64x48", "GFLOP/s": speed,
+             "step": "dual_student", "K": 1} for precision, network, speed in SPEEDS]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,20 @@ def test_the_speed_is_that_of_the_steps_most_like_the_profiles(config: Config):
         find_speed(gpus, MEASURED)
 
 
+def test_an_arm_is_as_fast_as_the_measured_kind_of_step_with_the_nearest_number_of_views(config: Config):
+    steps = [("supervised", 0, 30.0), ("teacher_student", 1, 40.0), ("dual_student", 1, 50.0),
+             ("whole method", 1, 60.0), ("whole method", 4, 70.0), ("whole method", 8, 80.0)]
+    measured = [{**MEASURED[0], "step": step, "K": views, "GFLOP/s": speed} for step, views, speed in steps]
+
+    def speed(name: str, **changes: int) -> float:
+        return find_speed(config, measured, replace(config.arm(name), **changes)).flops / 1e9
+
+    assert speed("supervised") == find_speed(config, measured).flops / 1e9 == 30
+    assert speed("teacher_student") == 40
+    assert speed("dual_student") == 50
+    assert [speed("full", num_views=views) for views in (2, 3, 5, 7, 99)] == [60, 70, 70, 80, 80]
+
+
 def test_hours_are_passes_times_operations_over_speed(config: Config):
     persons = find_persons(Profile(Path("nowhere"), config), "")
     photos, mean = config.synthetic.num_train_photos, config.synthetic.persons_per_photo
@@ -99,7 +113,7 @@ def test_a_plan_is_a_row_an_arm_and_the_totals(monkeypatch: pytest.MonkeyPatch):
         assert re.search(rf"^ *{arm} ", text, re.MULTILINE)
     cells = len(profile.config.arms) * len(profile.config.seeds)
     assert re.search(rf"^cells +{cells}: ", text, re.MULTILINE)
-    hours = re.search(r"^hours +(\S+) of one process, (\S+) with 2", text, re.MULTILINE)
+    hours = re.search(r"^hours +(\S+) of one run after another, (\S+) with 2", text, re.MULTILINE)
     total, side_by_side = map(float, hours.groups())
     assert side_by_side == pytest.approx(total / 2, rel=0.1)
 
