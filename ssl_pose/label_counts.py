@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from ssl_pose import statistics
 from ssl_pose.config import Config
 
 Curves = dict[str, dict[int, str]]  # title: arm by label count, rising
+ALL_COUNTS = "all"  # in place of a label count: the mean over them
 BASE = "supervised"  # the arm of the grid whose curve the others are measured against
 LEVEL_COLUMNS = ["curve", "label_count", "arm", "AP_mean", "AP_std", "of_all_labels", "gain_mean", "low", "high",
                  "equivalent", "seeds"]
@@ -71,6 +73,7 @@ def pair_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
     """A row a (pair of curves but for the supervised, label count that both have): paired differences of AP.
 
     The better of the two over all counts stands first. `of_headroom`, `low` and `high` are percent of the headroom.
+    Where a pair has several counts, a last row, of label count `all`, has the mean of these shares within each seed.
     """
     wide, curves, base = _by_seed(scores, config)
     rows = []
@@ -80,14 +83,23 @@ def pair_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
             continue
         means = [wide[[curves[title][count] for count in shared]].to_numpy().mean() for title in pair]
         better, worse = pair if means[0] >= means[1] else pair[::-1]
+        shares = {}
         for count in shared:
             headroom = (wide["all_labels"] - wide[base[count]]).mean()
             differences = wide[curves[better][count]] - wide[curves[worse][count]]
-            low, high = statistics.paired_interval(100 * differences / headroom) or (None, None)
-            rows.append({"better": better, "worse": worse, "label_count": count, "low": low, "high": high,
-                         "of_headroom": 100 * differences.mean() / headroom, "seeds": len(differences)}
+            shares[count] = 100 * differences / headroom
+            rows.append(_pair_row(better, worse, count, shares[count])
                         | statistics.named_mean_and_std("difference", differences))
+        if len(shared) > 1:
+            rows.append(_pair_row(better, worse, ALL_COUNTS, pd.DataFrame(shares).mean(axis=1)))
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+def _pair_row(better: str, worse: str, count: int | str, shares: pd.Series) -> dict[str, Any]:
+    """`shares`: of the headroom, a seed each, percent."""
+    low, high = statistics.paired_interval(shares) or (None, None)
+    return {"better": better, "worse": worse, "label_count": count, "of_headroom": shares.mean(), "low": low,
+            "high": high, "seeds": len(shares)}
 
 
 def _by_seed(scores: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, Curves, dict[int, str]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from ssl_pose import figures, label_counts
+from ssl_pose import figures, label_counts, statistics
 from ssl_pose.config import load_config
 from ssl_pose.profiles import open_profile
 
@@ -72,10 +72,13 @@ def test_pairs_leave_the_supervised_curve_out_and_take_the_headroom_of_their_cou
     rows = [{"arm": "ours", "seed": 0, "AP": 29.0}, {"arm": "ours", "seed": 1, "AP": 33.0},
             {"arm": "ours_10", "seed": 0, "AP": 14.0}, {"arm": "ours_10", "seed": 1, "AP": 16.0}]
     pairs = label_counts.pair_table(pd.concat([scores, pd.DataFrame(rows)]), more)
-    assert list(zip(pairs.better, pairs.label_count, strict=True)) == [("ours", 10), ("ours", 20)]
-    assert pairs.difference_mean.tolist() == [-1.0, 5.0]
-    assert pairs.of_headroom.tolist() == pytest.approx([100 * -1 / 30, 100 * 5 / 20])
+    assert list(zip(pairs.better, pairs.label_count, strict=True)) == [("ours", 10), ("ours", 20), ("ours", "all")]
+    assert pairs.difference_mean.tolist()[:2] == [-1.0, 5.0]
+    of_10, of_20 = -100 / 30, 500 / 20
+    assert pairs.of_headroom.tolist() == pytest.approx([of_10, of_20, (of_10 + of_20) / 2])
     assert pairs.low[1] < 25 < pairs.high[1]  # 4 and 6 points
+    shares = [(of_10 + 400 / 20) / 2, (of_10 + 600 / 20) / 2]  # of either seed, over both counts
+    assert (pairs.low[2], pairs.high[2]) == pytest.approx(statistics.paired_interval(shares))
 
 
 def test_a_profile_with_one_label_count_gives_empty_tables_and_a_figure(tmp_path):
