@@ -17,7 +17,10 @@ from typing import Any
 
 import nbformat
 import papermill
+import zmq.asyncio
 from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from ssl_pose.config import brief, parse_yaml
@@ -59,6 +62,40 @@ def run_notebook(name: str, given: dict[str, str], output: Path) -> None:
     print(f"notebook {name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
+class PatientClient(PapermillNotebookClient):
+    """papermill's client, which also finds an answer of the kernel whose arrival went unnoticed.
+
+    nbclient answers an Output widget on the socket on which it awaits the cell's reply. A reply that comes at that
+    moment wakes nobody, since the send takes the socket's one signal, and the cell would never end: on a busy machine
+    a notebook with widgets hung once in some dozens of runs.
+    """
+
+    async def _async_check_alive(self) -> None:
+        """Called once a second while a cell runs."""
+        await super()._async_check_alive()
+        take_up(self.kc.shell_channel.socket)
+
+
+def take_up(socket: zmq.asyncio.Socket) -> None:
+    """Hands what has come on `socket` to who awaits it: asking for events does so."""
+    socket.get(zmq.EVENTS)
+
+
+class PatientEngine(Engine):
+    """papermill's engine with this client."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: NotebookExecutionManager, kernel_name: str, *, start_timeout: int, extra_arguments: list[str],
+        **_: Any,
+    ) -> None:
+        PatientClient(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None,
+                      extra_arguments=extra_arguments, log=logging.getLogger("papermill")).execute()
+
+
+papermill_engines.register(PatientEngine.__name__, PatientEngine)
+
+
 def execute(source: Path, parameters: dict[str, Any], output: Path) -> None:
     """Runs the notebook in this interpreter's own kernel, which imports the same package as we do."""
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs of a failure, the line below says
@@ -66,7 +103,8 @@ def execute(source: Path, parameters: dict[str, Any], output: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     try:
         papermill.execute_notebook(str(source), str(output), parameters, kernel_name="python3", cwd=".",
-                                   progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"],
+                                   engine_name=PatientEngine.__name__, progress_bar=False,
+                                   extra_arguments=["--IPKernelApp.log_level=50"],
                                    start_timeout=START_TIMEOUT)
     except PapermillExecutionError as error:
         raise NotebookError(f"notebook {source.stem}, In [{error.exec_count}]: {cause(error)}") from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import re
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
+import zmq.asyncio
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ssl_pose import notebook as runner
@@ -104,6 +107,29 @@ def test_a_kernel_that_does_not_start_in_time_is_one_line(write, tmp_path: Path,
     monkeypatch.setattr(runner.papermill, "execute_notebook", starve)
     line = error_of(["notebook", "10_some", "-o", str(tmp_path / "out.ipynb")], capsys)
     assert "10_some: its kernel did not start (Kernel didn't respond in 600 seconds); run fewer stages" in line
+
+
+def test_an_answer_whose_signal_was_taken_is_found():
+    """An inproc pair: what looks at the socket without asyncio between arrival and wake-up takes the signal."""
+    async def answer() -> bytes:
+        context = zmq.asyncio.Context()
+        near, far = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        near.bind("inproc://near")
+        far.connect("inproc://near")
+        awaited = near.recv()
+        await asyncio.sleep(0.05)
+        zmq.Socket.shadow(far.underlying).send(b"reply")
+        time.sleep(0.05)
+        assert zmq.Socket.shadow(near.underlying).get(zmq.EVENTS) & zmq.POLLIN
+        await asyncio.sleep(0.2)
+        unnoticed = not awaited.done()
+        runner.take_up(near)
+        reply = await asyncio.wait_for(awaited, 5)
+        context.destroy()
+        assert unnoticed
+        return reply
+
+    assert asyncio.run(answer()) == b"reply"
 
 
 def test_a_kernel_that_was_killed_is_one_line(write, tmp_path: Path, capsys):
