@@ -141,8 +141,9 @@ def find_speed(config: Config, measured: list[dict[str, Any]], arm: ArmConfig | 
     kind = step_kind(arm) if arm else "supervised"
     for key, value in (("precision", training.precision), ("network", network), ("input", size), ("step", kind)):
         rows = [row for row in rows if row[key] == value] or rows
-    near = min(abs(row["K"] - (arm.num_views if arm else 0)) for row in rows)
-    rows = [row for row in rows if abs(row["K"] - (arm.num_views if arm else 0)) == near]
+    num_views = arm.num_views if arm else 0
+    nearest = min(abs(row["K"] - num_views) for row in rows)
+    rows = [row for row in rows if abs(row["K"] - num_views) == nearest]
     speed = 1e9 * float(pd.Series([row["GFLOP/s"] for row in rows]).median())
     source = f"measured, {rows[0]['network']} at {rows[0]['input']} in {rows[0]['precision']} on {device}"
     return Speed(speed * training.num_processes, source)

@@ -58,6 +58,7 @@ def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_t
             ready = [stage for stage in waiting if stages[stage] <= done]
             for stage in sorted(ready, key=progress.expected, reverse=True)[:jobs - len(running)]:
                 running[stage] = start_stage(folder, stage, num_threads, force)
+                progress.started[stage] = time.monotonic()
             time.sleep(POLL_SECONDS)
             for stage in [stage for stage, process in running.items() if process.poll() is not None]:
                 if running.pop(stage).returncode:
@@ -136,8 +137,6 @@ class Progress:
         return max([sum(each) / self.jobs, *each])
 
     def show(self, running: dict[str, subprocess.Popen]) -> None:
-        for stage in running:
-            self.started.setdefault(stage, time.monotonic())
         if self.bar is not None:
             number = min(self.total - len(self.left) + 1, self.total)
             text = f"stage {number} of {self.total}, {clock(self.time_left())} left: {', '.join(running)}"
