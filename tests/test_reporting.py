@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from fake_results import AP, fake_config, fake_pseudo_labels, store_pseudo_labels, write_fake_results
 
-from ssl_pose import claims, figures, label_analysis, paper, pictures, reporting, results, tables
+from ssl_pose import claims, figures, label_analysis, paper, pictures, reporting, results, statistics, tables
 
 MODULES = ("statistics", "paper", "results", "label_analysis", "claims", "tables", "figures", "pictures",
            "reporting")
@@ -344,6 +344,14 @@ def test_the_readme_block_is_replaced_between_its_markers_and_then_left_alone(tm
     assert "| Dual-Student | 42.67 |" in text
     assert "T&R helps Dual-Student" in text
     assert not reporting.update_readme(readme, block)
+
+
+def test_checks_that_fail_are_named_and_those_of_the_primary_family_are_not_counted():
+    rows = [("A > B", "check", statistics.REPRODUCED), ("C > B", "check", statistics.UNDECIDED),
+            ("D > B", "primary", statistics.REVERSED)]
+    ledger = pd.DataFrame(rows, columns=["title", "family", "verdict"])
+    assert reporting.checks_sentence(ledger).startswith("1 of 2 hold; not: C > B (undecided). A claim that rests")
+    assert reporting.checks_sentence(ledger[ledger.title != "C > B"]) == "1 of 1 hold."
 
 
 def test_a_readme_without_markers_is_refused(tmp_path):
