@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluation, growth, input_path, pipeline, step, targets, throughput
+from benchmarks import evaluation, growth, input_path, options, pipeline, step, targets, throughput
 from benchmarks.document import refresh
 from benchmarks.results import FOLDER, load, measured_code, store, unmeasured, worsened
 from benchmarks.timing import default_device
@@ -18,10 +18,11 @@ from benchmarks.timing import default_device
 TOLERANCE = 0.25  # share by which a ratio may grow
 ATTEMPTS = 3  # measurements of what has grown, of which the least counts: ratios that hang on memory move by a third
 BENCHMARKS: dict[str, Callable] = {
-    "input_path": input_path.run, "step": step.run, "step_large": step.run_large, "throughput": throughput.run,
-    "targets": targets.run, "growth": growth.run, "evaluation": evaluation.run, "pipeline": pipeline.run,
+    "input_path": input_path.run, "step": step.run, "step_large": step.run_large, "options": options.run,
+    "throughput": throughput.run, "targets": targets.run, "growth": growth.run, "evaluation": evaluation.run,
+    "pipeline": pipeline.run,
 }
-ON_GPU = ("input_path", "step", "throughput", "targets")  # there `step` takes the network of `step_large`
+ON_GPU = ("input_path", "step", "options", "throughput", "targets")  # there `step` takes the network of `step_large`
 
 
 def main() -> int:

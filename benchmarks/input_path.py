@@ -1,9 +1,9 @@
 """Views and targets a second at 256x192: ours against the conventional path, written here as the reference.
 
 The conventional path is that of the field's dataset classes: per sample one JPEG decoded, one cv2.warpAffine, one
-Gaussian a joint in NumPy. The workers of a DataLoader do this side by side; what they add, collating and handing
-over, is left out in its favour. Goals: at least 3 times it, decoding included, per core; at most 5 % of the training
-step.
+Gaussian a joint in NumPy, collated by a DataLoader. It has no workers here: n of them are n times one core at best,
+and what handing over adds is left out in its favour. Goals: at least 3 times it, decoding included, per core; at most
+5 % of the training step. The parts of ours are timed alone, on what the parts before them made.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ import cv2
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.samples import random_crops
 from benchmarks.step import build_case, on_a_cpu, whole_step
 from benchmarks.timing import time_alternately
-from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.augment import sample_views
+from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool, render_crops
 from ssl_pose.config import Config
+from ssl_pose.geometry import flip_points, transform_points
+from ssl_pose.heatmap import image_to_heatmap_points, render_heatmaps
+from ssl_pose.model import heatmap_size
 from ssl_pose.profiles import open_profile
+from ssl_pose.seeding import make_generator
 
 PHOTO = (480, 640)  # height, width: COCO's most frequent size
 BATCH = 32
+LARGER_BATCH = 256  # tells what a batch costs from what a sample does
 ROUNDS = 5
+PROFILES = ("default", "coco_partial_1k")  # whose step the input is a share of
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
@@ -51,26 +59,42 @@ def conventional_sample(image: np.ndarray, keypoints: np.ndarray, random: np.ran
     return view, heatmaps
 
 
+class Conventional(Dataset):
+    """A batch of samples, each made when it is asked for; `images` are decoded, or JPEG files to decode."""
+
+    def __init__(self, images: list[np.ndarray], encoded: bool) -> None:
+        self.images, self.encoded, self.random = images, encoded, np.random.default_rng(0)
+        self.keypoints = self.random.uniform((0, 0), PHOTO[::-1], (17, 2))
+
+    def __len__(self) -> int:
+        return BATCH
+
+    def __getitem__(self, index: int) -> tuple:
+        image = self.images[index % len(self.images)]
+        image = cv2.imdecode(image, cv2.IMREAD_COLOR) if self.encoded else image
+        return conventional_sample(image, self.keypoints, self.random)
+
+
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
-    """Samples a second of the three paths, and the input's share of the whole method's step."""
+    """Samples a second of the paths and milliseconds of the parts of ours, and the input's share of the step."""
     cv2.setNumThreads(1)
     random = np.random.default_rng(0)
     photos = [photo(random) for _ in range(4)]
     encoded = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1] for image in photos]
-    points = random.uniform((0, 0), PHOTO[::-1], (17, 2))
     config = open_profile("coco_partial_1k").config
-    config = replace(config, training=replace(config.training, labeled_batch=BATCH))
-    pool, rows = open_pool(random_crops(config, 64), device), torch.arange(64)
-    seconds = time_alternately({
-        "conventional, with decoding": lambda: [
-            conventional_sample(cv2.imdecode(encoded[i % 4], cv2.IMREAD_COLOR), points, random) for i in range(BATCH)],
-        "conventional, photos in memory": lambda: [
-            conventional_sample(photos[i % 4], points, random) for i in range(BATCH)],
-        "ours": lambda: draw_labeled(pool, rows, config, 0, "bench", 0),
-        "ours, bilinear sampling alone": sampling_alone(pool, config),
-    }, ROUNDS, device)
-    table = [{"path": name, "samples/s": BATCH / value} for name, value in seconds.items()]
-    shares = {name: share_of_step(open_profile(name).config, device) for name in ("default", "coco_partial_1k")}
+    paths = {
+        "conventional, with decoding": batch_of(DataLoader(Conventional(encoded, encoded=True), BATCH)),
+        "conventional, photos in memory": batch_of(DataLoader(Conventional(photos, encoded=False), BATCH)),
+        "ours": our_batch(config, BATCH, device),
+        **our_parts(config, device),
+    }
+    seconds = time_alternately(paths, ROUNDS, device)
+    each = {name: value / BATCH for name, value in seconds.items()}
+    larger = f"ours, batches of {LARGER_BATCH}"
+    each[larger] = time_alternately({larger: our_batch(config, LARGER_BATCH, device)}, ROUNDS, device)[larger]
+    each[larger] /= LARGER_BATCH
+    table = [{"path": name, "samples/s": 1 / value, "ms a sample": 1e3 * value} for name, value in each.items()]
+    shares = {name: share_of_step(open_profile(name).config, device) for name in PROFILES}
     table += [{"path": f"share of a step of {name}, whole method, K 4", "share": share}
               for name, share in shares.items()]
     ours = seconds["ours"]
@@ -79,13 +103,48 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
                    **{f"share of a step of {name}": share for name, share in shares.items()}}
 
 
+def batch_of(loader: DataLoader) -> Callable[[], object]:
+    return lambda: next(iter(loader))
+
+
+def our_batch(config: Config, batch: int, device: torch.device) -> Callable[[], object]:
+    """A labelled batch: gathered, views drawn and rendered, heatmaps made."""
+    config = replace(config, training=replace(config.training, labeled_batch=batch))
+    pool, rows = open_pool(random_crops(config, 64), device), torch.arange(64)
+    return lambda: draw_labeled(pool, rows, config, 0, "bench", 0)
+
+
+def our_parts(config: Config, device: torch.device) -> dict[str, Callable[[], object]]:
+    """What `our_batch` does, one part at a time, and the floor of its rendering."""
+    size, model = config.data.input_size, config.model
+    pool, index = open_pool(random_crops(config, 64), device), torch.arange(BATCH)
+    canvases, generator = pool.gather(index), make_generator(0, "bench", device=device)
+    seen = sample_views(config.views.labeled, BATCH, size, generator)
+
+    def heatmaps() -> torch.Tensor:
+        points = flip_points(transform_points(seen.matrix, pool.keypoints[index.to(device)]), seen.flip)
+        cells = image_to_heatmap_points(points, model.heatmap_stride, model.heatmap_alignment)
+        return render_heatmaps(cells, heatmap_size(size, model.heatmap_stride), model.heatmap_sigma)
+
+    return {
+        "ours, gathering": lambda: pool.gather(index),
+        "ours, random numbers of the views": lambda: sample_views(config.views.labeled, BATCH, size, generator),
+        "ours, rendering": lambda: render_crops(pool, canvases, seen, config),
+        "ours, heatmaps": heatmaps,
+        "ours, bilinear sampling alone": sampling_alone(pool, config),
+    }
+
+
 def sampling_alone(pool: Pool, config: Config) -> Callable[[], object]:
-    """grid_sample of as many views, one at a time, from a canvas that is float already: the floor of our path."""
-    size = config.data.input_size
-    canvas = pool.gather(torch.tensor([0])).float().contiguous()
+    """grid_sample of as many views from a canvas that is float already: the floor of our path.
+
+    In one call on a GPU; on a CPU one view at a time, which stays in its cache.
+    """
+    size, together = config.data.input_size, 1 if pool.device.type == "cpu" else BATCH
+    canvas = pool.gather(torch.tensor([0])).float().contiguous().expand(together, -1, -1, -1)
     matrix = torch.eye(2, 3, device=pool.device)[None] * 0.8
-    grid = functional.affine_grid(matrix, (1, 3, *size), align_corners=False)
-    return lambda: [functional.grid_sample(canvas, grid, align_corners=False) for _ in range(BATCH)]
+    grid = functional.affine_grid(matrix, (1, 3, *size), align_corners=False).expand(together, -1, -1, -1)
+    return lambda: [functional.grid_sample(canvas, grid, align_corners=False) for _ in range(BATCH // together)]
 
 
 def share_of_step(config: Config, device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""`make repro` of the default profile: what it took against its training alone, as its runs recorded it.
+"""`make repro` of the default profile: what it took against its stages of training, starts of interpreters included.
 
 Goals: at most 1.15 times the training, and 25 minutes on two cores.
 """

@@ -21,7 +21,7 @@ def measured_code() -> str:
 
 def store(name: str, rows: list[dict[str, Any]], ratios: dict[str, float], folder: Path = FOLDER) -> None:
     """Prints `rows` and writes them with the `ratios` (smaller is better) that `bench-check` compares."""
-    content = {"name": name, **describe_code("benchmarks"), "code_sha": measured_code(),
+    content = {"name": name, **describe_code("benchmarks/*.py"), "code_sha": measured_code(),
                "versions": describe_versions(), "hardware": describe_hardware(),
                "rows": [{key: significant(value) for key, value in row.items()} for row in rows],
                "ratios": {key: significant(value) for key, value in ratios.items()}}

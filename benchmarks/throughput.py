@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch._inductor.utils import fresh_inductor_cache
 
 from benchmarks.roofline import COPIED, copy_work, count_bytes, product_work
 from benchmarks.step import NUM_PERSONS, Case, build_case, network_passes, whole_step
@@ -22,12 +23,23 @@ from ssl_pose.training import count_passes
 
 ROUNDS = 5
 NUM_VIEWS = 4
+LARGER_BATCH = 128  # on a GPU: what its launches cost beside the protocol's 32
 
 
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     """Milliseconds of the step and of its passes in several forms, beside what operations and bytes take at least."""
     config = open_profile("coco_partial_1k" if device.type == "cuda" else "default").config
     config = replace(config, training=replace(config.training, precision="bf16"))
+    rows, ratios = measure(config, device)
+    if device.type == "cuda":
+        batches = {"labeled_batch": LARGER_BATCH, "unlabeled_batch": LARGER_BATCH}
+        larger, more = measure(replace(config, training=replace(config.training, **batches)), device)
+        rows, ratios = rows + larger, ratios | {f"{name}, batch {LARGER_BATCH}": value for name, value in more.items()}
+    return rows, ratios
+
+
+def measure(config: Config, device: torch.device) -> tuple[list[dict], dict[str, float]]:
+    """Rows and ratios at the batches of `config`."""
     case = build_case(config, "whole method", NUM_VIEWS, device)
     passes, (product, product_flops), copy = network_passes(case), product_work(device), copy_work(device)
     works = {"step": whole_step(case), "passes": passes}
@@ -40,7 +52,8 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     flops, moved = count_operations(case), count_bytes(passes)
     bounds = {f"least by operations, at {1e-12 * peak:.3g} TFLOP/s": flops / peak,
               f"least by {1e-9 * moved:.3g} GB, at {1e-9 * bandwidth:.3g} GB/s": moved / bandwidth}
-    rows = [{"work": name, "ms": 1e3 * value, "unlabeled/s": config.training.unlabeled_batch / value,
+    batch = config.training.unlabeled_batch
+    rows = [{"work": name, "batch": batch, "ms": 1e3 * value, "unlabeled/s": batch / value,
              "TFLOP/s": 1e-12 * flops / value, "share of peak": flops / value / peak,
              "s to start": started if name == "passes, compiled" else None}
             for name, value in ({name: seconds[name] for name in works} | bounds).items()]
@@ -55,13 +68,17 @@ def count_operations(case: Case) -> float:
 
 
 def compiled_passes(config: Config, device: torch.device) -> tuple[Callable[[], None], float]:
-    """The passes with networks that torch.compile compiled, as `training.compile` does, and seconds until they ran."""
+    """The passes with networks that torch.compile compiled, as `training.compile` does, and seconds until they ran.
+
+    Whatever an earlier run compiled is left aside, or the seconds would be those of reading it.
+    """
     case = build_case(config, "whole method", NUM_VIEWS, device)
     for network in case.students:
         network.compile()
     passes = network_passes(case)
     began = time.perf_counter()
-    passes()
+    with fresh_inductor_cache():
+        passes()
     return passes, time.perf_counter() - began
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as main
-from benchmarks import pipeline
+from benchmarks import evaluation, growth, input_path, options, pipeline, roofline, targets, throughput
 from benchmarks.document import DOCUMENT, markdown, refresh
 from benchmarks.results import FOLDER, load, significant, store, unmeasured, worsened
 from benchmarks.roofline import count_bytes
@@ -142,3 +142,48 @@ def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_a
     rows = measure(small, torch.device("cpu"), num_views=(1,), rounds=1)
     assert [row["step"] for row in rows] == list(FRAMEWORK_CASES)
     assert [row["ratio"] for row in rows] == pytest.approx([row["whole ms"] / row["passes ms"] for row in rows])
+
+
+@pytest.mark.parametrize("benchmark", [input_path, options, targets, throughput], ids=lambda module: module.__name__)
+def test_a_benchmark_yields_rows_with_positive_times_and_ratios(benchmark, monkeypatch):
+    smoke = open_profile("smoke")
+    monkeypatch.setattr(benchmark, "open_profile", lambda name: smoke)
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    monkeypatch.setattr(benchmark, "PROFILES", ("default",), raising=False)
+    if benchmark is throughput:  # compiling takes half a minute
+        monkeypatch.setattr(throughput, "compiled_passes", lambda config, device: (lambda: None, 0.0))
+        monkeypatch.setattr(roofline, "COPIED", {"cpu": 2**20})
+    rows, ratios = benchmark.run(torch.device("cpu"))
+    assert all(row["ms"] > 0 for row in rows if "ms" in row)
+    assert ratios
+    assert all(0 < ratio < float("inf") for ratio in ratios.values())
+
+
+def test_the_parts_of_the_targets_are_named_beside_the_whole(monkeypatch):
+    monkeypatch.setattr(targets, "open_profile", lambda name: open_profile("smoke"))
+    monkeypatch.setattr(targets, "ROUNDS", 1)
+    rows = {row["work"]: row for row in targets.run(torch.device("cpu"))[0]}
+    assert rows[targets.WHOLE]["GB/s"] > 0
+    assert sum(name.startswith("of these, ") and row["GB/s"] is None for name, row in rows.items()) == 6
+
+
+def test_bytes_to_move_are_five_and_one_maps_of_two_students():
+    config = open_profile("smoke").config  # 64x48 px, a cell every 2 px
+    assert targets.bytes_to_move(config, 3) == 2 * (5 + 1) * 3 * 17 * 32 * 24 * 4
+
+
+def test_growth_has_a_row_a_count_and_one_a_size_of_packing(monkeypatch):
+    monkeypatch.setattr(growth, "COUNTS", (10,))
+    monkeypatch.setattr(growth, "NUM_PHOTOS", (1, 2))
+    monkeypatch.setattr(growth, "TURNS", 1)
+    rows, ratios = growth.run(torch.device("cpu"))
+    assert [row["persons"] for row in rows] == [10, 3, 6]
+    assert all(row["persons/s"] > 0 for row in rows[1:])
+    assert "packing a person of four times as many" in ratios
+
+
+def test_evaluation_is_compared_with_pycocotools(monkeypatch):
+    monkeypatch.setattr(evaluation, "NUM_PERSONS", 130)
+    rows, ratios = evaluation.run(torch.device("cpu"))
+    assert [row["work"] for row in rows] == ["decoding", "scoring", "pycocotools"]
+    assert ratios["decoding and scoring over pycocotools"] > 0

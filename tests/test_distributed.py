@@ -91,15 +91,15 @@ def test_gradients_and_batch_norm_of_two_processes_are_those_of_one_with_the_joi
             torch.testing.assert_close(first[arm][0][name] / scale, value / scale, atol=1e-4, rtol=0, msg=name)
 
 
-def run(config: Config, folder: Path) -> dict[str, bytes]:
-    """Burn-in on one process and one run on as many as `config` says; the bytes of its weights and log."""
+def run(config: Config, folder: Path, arm: str = "full") -> dict[str, bytes]:
+    """Burn-in on one process and one run of `arm` on as many as `config` says; the bytes of its weights and log."""
     crops = load_crops(pack(make_crops(24), folder.parent / "crops"))
     start = folder / "burn_in.safetensors"
     if not start.exists():
         alone = dataclasses.replace(config.training, num_processes=1)
         burn_in(dataclasses.replace(config, training=alone), 0, crops, LABELED, start, folder / "state" / "burn_in")
-    record = train_run(config, "full", 0, crops, LABELED, start, folder / "model.safetensors", folder,
-                       folder / "state" / "full")
+    record = train_run(config, arm, 0, crops, LABELED, start, folder / "model.safetensors", folder,
+                       folder / "state" / "run")
     assert record["num_processes"] == config.training.num_processes
     return {name: (folder / name).read_bytes() for name in ("model.safetensors", "log.jsonl")}
 
@@ -113,7 +113,7 @@ class AtStep(threading.Thread):
 
     def __init__(self, folder: Path, step: int, action: Callable[[], None]) -> None:
         super().__init__(daemon=True)
-        self.state, self.step, self.action = folder / "state" / "full" / "state.pt", step, action
+        self.state, self.step, self.action = folder / "state" / "run" / "state.pt", step, action
         self.start()
 
     def run(self) -> None:
@@ -135,14 +135,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return run(small(), tmp_path_factory.mktemp("two") / "whole")
 
 
-def test_a_run_of_which_a_process_was_killed_ends_with_one_line_and_goes_on_to_the_same_bits(whole, tmp_path: Path):
+@pytest.mark.parametrize("arm", ["full", "teacher_student_refine"])  # two students, a student and its EMA teacher
+def test_a_run_of_which_a_process_was_killed_ends_with_one_line_and_goes_on_to_the_same_bits(arm, tmp_path: Path):
     parts = tmp_path / "parts"
     killer = AtStep(parts, 2, kill_one_process)
     with pytest.raises(ProcessError, match=r"^one of the run's 2 processes was killed .* to continue \(log: \S+\)$"):
-        run(small(), parts)
+        run(small(), parts, arm)
     killer.join()
     assert not (parts / "model.safetensors").exists()
-    assert run(small(), parts) == whole
+    assert run(small(), parts, arm) == run(small(), tmp_path / "whole", arm)
 
 
 @pytest.mark.soak
