@@ -43,7 +43,7 @@ CONFIRMING_SEEDS = 8  # with fewer, verdicts explore
 FROZEN_ARM = "dual_student"  # whose networks Table 1 is read on
 SEMI_SUPERVISED = ("consistency", "teacher_student", "dual_student")  # frameworks
 READINGS = {  # of Table 1's PCK: the field of metrics.json, and what it counts
-    "pck": "arg-max of every joint",
+    "pck": "peak of every joint",
     "pck_above_threshold": "joints under the threshold are wrong",
 }
 OTHER_READINGS = {  # without a verdict: shown beside them

@@ -100,8 +100,8 @@ def draw_ensembles(quality: pd.DataFrame, titles: Mapping[str, str], readings: M
     return _finish(figure, "y")
 
 
-def draw_coverage(curves: pd.DataFrame, titles: Mapping[str, str], confidence_threshold: float) -> Figure:
-    """A panel an ensemble mode: precision of the kept joints over the share kept; the ring is tau."""
+def draw_coverage(curves: pd.DataFrame, titles: Mapping[str, str], thresholds: Mapping[str, float]) -> Figure:
+    """A panel an ensemble mode: precision of the kept joints over the share kept; rings are the arms' thresholds."""
     modes = list(dict.fromkeys(curves["mode"])) or ["none"]
     figure = Figure(figsize=(8.0, 4.2), layout="constrained")
     panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
@@ -111,7 +111,7 @@ def draw_coverage(curves: pd.DataFrame, titles: Mapping[str, str], confidence_th
             line = rows.groupby("threshold")[["coverage", "precision"]].mean().dropna()
             panel.plot(line.coverage, line.precision, color=PALETTE[place % 10], label=titles[arm],
                        marker=MARKERS[place % 10], markersize=3.5)
-            at = line[np.isclose(line.index, confidence_threshold)]
+            at = line[np.isclose(line.index, thresholds[arm])]
             panel.plot(at.coverage, at.precision, "o", markersize=12, fillstyle="none", color=GREY)
         panel.set(xlabel="kept, %", ylabel="of these correct, %" if panel is panels[0] else "")
         panel.set_title("single view" if mode == "none" else f"{mode} of views", fontsize=10)

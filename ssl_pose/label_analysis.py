@@ -17,6 +17,8 @@ from ssl_pose.results import MODES
 
 PCK_THRESHOLD = 0.2  # of the reference length; the paper does not state its own
 RUN = ["arm", "seed"]
+SMALLEST_PEAK = 1e-3  # a quotient's divisor
+SIGNS = ["uncertainty", "over_peak", "low_peak"]  # of a wrong peak
 SELECTION = ["own_0", "own_1", "pck_chosen", "pck_rejected", "chosen_closer", "pck_targets", "pck_dual"]
 
 
@@ -27,7 +29,7 @@ def is_correct(labels: pd.DataFrame, mode: str) -> pd.Series:
 def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFrame:
     """Table 1 from the raw table: one row a (run, mode) with both readings of the PCK.
 
-    `pck` counts the arg-max of every joint. `pck_above_threshold` counts a joint under the threshold as
+    `pck` counts the peak of every joint. `pck_above_threshold` counts a joint under the threshold as
     wrong; a maximum only raises peaks, so this reading favours it by construction. `kept` is the share of
     joints at or above the threshold.
     """
@@ -43,7 +45,8 @@ def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFr
 def before_and_after(labels: pd.DataFrame, mode: str, confidence_threshold: float) -> pd.DataFrame:
     """What thresholding does to the labels of each run: the PCK of all, of the kept and of the dropped.
 
-    Refinement redraws a kept joint at its arg-max and so leaves its error as it is.
+    Peaks are the decoded ones. Refinement redraws a kept joint at the centre of its cell, and so adds what lies within
+    a cell to its error: `pck_refined` of metrics.json counts that.
     """
     rows = []
     for (arm, seed), run in labels.groupby(RUN, sort=False):
@@ -65,8 +68,21 @@ def coverage_and_precision(labels: pd.DataFrame, mode: str, thresholds: Sequence
     return pd.DataFrame(rows, columns=[*RUN, "mode", "threshold", "coverage", "precision"])
 
 
-def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float],
-                        guard_threshold: float = 0.0) -> pd.DataFrame:
+def precision_at_coverage(labels: pd.DataFrame, mode: str, shares: Sequence[float]) -> pd.DataFrame:
+    """One row a run: in percent, how many of the joints with the highest peaks are correct, by the share of them kept.
+
+    At equal coverage ensembles compare whatever the heights of their peaks are: a threshold keeps more of a maximum.
+    """
+    rows = []
+    for (arm, seed), run in labels.groupby(RUN, sort=False):
+        correct = is_correct(run.sort_values(f"confidence_{mode}", ascending=False, kind="stable"), mode)
+        kept = {f"right_of_{round(100 * share)}": correct[: round(share * len(run))] for share in shares}
+        rows.append({"arm": arm, "seed": seed, "mode": mode} | _percent(kept))
+    return pd.DataFrame(rows, columns=[*RUN, "mode", *(f"right_of_{round(100 * share)}" for share in shares)])
+
+
+def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float], guard_threshold: float = 0.0,
+                        relative: bool = False) -> pd.DataFrame:
     """One row a (run of two students, margin Delta): lines 23-24 of Algorithm 1 replayed (`cross`).
 
     `own_0`, `own_1`: how often a student's target is its own map, being the more certain by Delta. Where
@@ -74,9 +90,10 @@ def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float
     the other (`pck_rejected`); `chosen_closer` is how often the chosen peak is strictly closer to the label,
     among the decided joints on which the two errors differ. Elsewhere each learns from the other, as plain
     dual students do everywhere. `pck_targets` and `pck_dual` are the PCK of all targets with and without
-    selection. A peak under `guard_threshold` counts as wholly uncertain.
+    selection. A peak under `guard_threshold` counts as wholly uncertain. `relative`: the uncertainty is that over
+    the height of the peak.
     """
-    pairs = student_pairs(labels, mode, guard_threshold)
+    pairs = student_pairs(labels, mode, guard_threshold, relative)
     rows = [
         {"arm": arm, "seed": seed, "margin": float(margin)} | _selection(run, float(margin))
         for (arm, seed), run in pairs.groupby(RUN, sort=False)
@@ -85,26 +102,45 @@ def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float
     return pd.DataFrame(rows, columns=[*RUN, "margin", *SELECTION])
 
 
-def student_pairs(labels: pd.DataFrame, mode: str, guard_threshold: float = 0.0) -> pd.DataFrame:
+def student_pairs(
+    labels: pd.DataFrame, mode: str, guard_threshold: float = 0.0, relative: bool = False
+) -> pd.DataFrame:
     """One row a joint of a run with two students: error_n and uncertainty_n of the students n = 0 and 1."""
     blank = labels[f"confidence_{mode}"] < guard_threshold
+    uncertainty = relative_uncertainty(labels, mode) if relative else labels.uncertainty
     values = labels[[*RUN, "network", "person", "joint"]].assign(
-        error=labels[f"error_{mode}"], uncertainty=labels.uncertainty.mask(blank, np.inf)
+        error=labels[f"error_{mode}"], uncertainty=uncertainty.mask(blank, np.inf)
     )
     students = [values[values.network == network].drop(columns="network") for network in (0, 1)]
     return students[0].merge(students[1], on=[*RUN, "person", "joint"], suffixes=("_0", "_1"))
 
 
+def relative_uncertainty(labels: pd.DataFrame, mode: str) -> pd.Series:
+    """Uncertainty over the height of the peak: high peaks vary more in absolute terms, right or wrong."""
+    return labels.uncertainty / labels[f"confidence_{mode}"].clip(lower=SMALLEST_PEAK)
+
+
 def rank_correlation(labels: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """One row a run: Spearman's correlation of a joint's uncertainty with the error of its peak."""
+    """One row a run: Spearman's correlation of what might tell a wrong peak with the error of that peak.
+
+    `uncertainty` is the paper's, `over_peak` the same over the height of the peak, `low_peak` the height
+    alone, negated.
+    """
     rows = []
     for (arm, seed), run in labels.groupby(RUN, sort=False):
         known = run[np.isfinite(run.uncertainty)]
-        varied = known.uncertainty.nunique() > 1 and known[f"error_{mode}"].nunique() > 1
-        pair = (known.uncertainty, known[f"error_{mode}"])
-        rho = float(stats.spearmanr(*pair).statistic) if varied else np.nan
-        rows.append({"arm": arm, "seed": seed, "rank_correlation": rho, "joints": len(known)})
-    return pd.DataFrame(rows, columns=[*RUN, "rank_correlation", "joints"])
+        signs = {"uncertainty": known.uncertainty, "over_peak": relative_uncertainty(known, mode),
+                 "low_peak": -known[f"confidence_{mode}"]}
+        error = known[f"error_{mode}"]
+        rows.append({"arm": arm, "seed": seed, "joints": len(known)}
+                    | {name: _spearman(values, error) for name, values in signs.items()})
+    return pd.DataFrame(rows, columns=[*RUN, *SIGNS, "joints"])
+
+
+def _spearman(first: pd.Series, second: pd.Series) -> float:
+    """Spearman's correlation; NaN where either is constant."""
+    varied = first.nunique() > 1 and second.nunique() > 1
+    return float(stats.spearmanr(first, second).statistic) if varied else np.nan
 
 
 def error_by_uncertainty(labels: pd.DataFrame, mode: str, num_bins: int = 8) -> pd.DataFrame:

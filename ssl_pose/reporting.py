@@ -75,13 +75,16 @@ SECTIONS = (
         "The paper's numbers are mAP on COCO with 1K labelled images; ours are AP on this profile's data. Levels "
         "do not compare, orders and differences do.",
         (("table_2", "Frameworks with and without threshold-and-refine"),
-         ("table_2_paired", "Paired differences, points of AP, with 95 % intervals")),
+         ("table_2_paired", "Paired differences, points of AP, with 95 % intervals"),
+         ("same_start", "The same between networks of one start: first student and EMA teacher")),
         (("table_2", "Ours beside the paper's", "AP of four arms per seed, beside the paper's four mAP values"),),
         notebook="60_teacher_or_dual",
     ),
     Section(
         "table_1", "Average or maximum of the views? (Table 1, Figure 1)",
-        "PCK of pseudo-heatmaps against labels hidden from training. The paper does not say how it counts a joint "
+        "PCK of pseudo-heatmaps against labels hidden from training. A peak lies where the profile's decoder puts it: "
+        "with DARK at the arg-max, moved within its cell. “None” is one weakly augmented view, for arms whose own "
+        "labels come from the un-augmented crop too. The paper does not say how it counts a joint "
         "without a confident peak, so every reading stands here. A maximum only raises peaks: where joints under the "
         "threshold count as wrong, this favours it by construction.",
         (("table_1", "PCK@0.2 of pseudo-heatmaps, %, per network that predicts"),
@@ -95,10 +98,12 @@ SECTIONS = (
     Section(
         "threshold", "What threshold-and-refine keeps, drops and gains",
         "A higher threshold keeps fewer joints; it earns its place if more of these are correct. Refinement redraws "
-        "a kept peak where it is: it sharpens the target and moves nothing.",
+        "a kept peak at the centre of its cell: the target is sharp, and what lay within the cell is lost. At equal "
+        "coverage ensembles compare whatever the heights of their peaks.",
         (("threshold_and_refine", "Pseudo-labels before and after the threshold, %"),
+         ("coverage", "Right among the joints with the highest peaks, %, by the share that is kept"),
          ("threshold_effect", "Arms that differ in threshold-and-refine alone: paired AP difference, points")),
-        (("coverage", "Coverage against precision over the threshold (ring: the profile's threshold)",
+        (("coverage", "Coverage against precision over the threshold (ring: the arm's threshold)",
           "Curves of the share of correct joints over the share of joints kept, per arm and ensemble"),
          ("peaks", "Peak height and share kept along training",
           "Two panels over training steps: mean peak of pseudo-heatmaps, share of joints kept")),
@@ -108,7 +113,7 @@ SECTIONS = (
         "selection", "Does uncertainty choose the better student?",
         "Lines 23-24 of Algorithm 1, replayed on the final networks for a range of margins.",
         (("selection", "At the profile's margin: how often a student keeps its own map, and PCK, %"),
-         ("uncertainty", "Spearman's correlation of uncertainty with the peak's error")),
+         ("uncertainty", "Spearman's correlation with a peak's error: of uncertainty, over the peak, of a low peak")),
         (("selection", "Over the margin: shares and accuracy (dotted: the profile's margin)",
           "Two panels over the margin: how often students keep their own map, PCK of chosen and rejected maps"),
          ("uncertainty", "Wrong peaks against uncertainty",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ssl_pose.matching import Matches
 from ssl_pose.statistics import ALPHA, Interval
 
-NUM_DRAWS = 5000  # 18 of them lie in a tail of the smallest of nine Holm levels
+NUM_DRAWS = 5000  # 14 of them lie in a tail of the smallest of nine Holm levels
 RECALLS = np.linspace(0.0, 1.0, 101)  # at which COCO reads precision; their rounding is part of its AP
 
 

@@ -135,9 +135,27 @@ def test_thresholding_splits_the_joints_into_kept_and_dropped_by_hand():
 
 def test_rank_correlation_of_a_monotone_and_of_a_constant_uncertainty():
     labels = labels_by_hand().assign(uncertainty=lambda rows: rows.error_maximum**2)
-    assert label_analysis.rank_correlation(labels, "maximum").rank_correlation.iloc[0] == pytest.approx(1.0)
+    assert label_analysis.rank_correlation(labels, "maximum").uncertainty.iloc[0] == pytest.approx(1.0)
     labels = labels.assign(uncertainty=0.1)
-    assert np.isnan(label_analysis.rank_correlation(labels, "maximum").rank_correlation.iloc[0])
+    assert np.isnan(label_analysis.rank_correlation(labels, "maximum").uncertainty.iloc[0])
+
+
+def test_signs_of_a_wrong_peak_over_its_height_and_by_its_height_alone():
+    labels = labels_by_hand().assign(uncertainty=0.1, confidence_maximum=lambda rows: 1 - rows.error_maximum)
+    row = label_analysis.rank_correlation(labels, "maximum").iloc[0]
+    assert (row.over_peak, row.low_peak) == pytest.approx((1.0, 1.0))
+
+
+def test_students_are_chosen_by_uncertainty_over_the_peak_by_hand():
+    labels = labels_by_hand().assign(uncertainty=0.1)
+    row = label_analysis.selection_by_margin(labels, "maximum", [0.0], relative=True).iloc[0]
+    assert (row.own_0, row.own_1) == (0.0, 25.0)  # joint 1: peaks of 0.2 and 0.8; elsewhere both are as high
+    assert (row.pck_chosen, row.pck_rejected) == (0.0, 100.0)
+
+
+def test_precision_at_equal_coverage_by_hand():
+    row = label_analysis.precision_at_coverage(labels_by_hand(), "maximum", (0.25, 1.0)).iloc[0]
+    assert (row.right_of_25, row.right_of_100) == (50.0, 50.0)  # the two peaks of 0.9: errors .1 and .3
 
 
 def test_bins_of_uncertainty_hold_equally_many_joints(tree, config):
@@ -270,7 +288,8 @@ def test_every_figure_of_runs_can_be_drawn(tmp_path, tree, config, ledger):
     drawn = [
         figures.draw_claims(ledger.reset_index()),
         figures.draw_ensembles(results.load_pseudo_quality(tree, config), dual, claims.READINGS, paper.TABLE_1),
-        figures.draw_coverage(label_analysis.coverage_and_precision(labels, "none", [0.0, 0.3]), dual, 0.3),
+        figures.draw_coverage(label_analysis.coverage_and_precision(labels, "none", [0.0, 0.3]), dual,
+                              dict.fromkeys(dual, 0.3)),
         figures.draw_training(results.load_logs(tree, config, dual), dual, {"peak": "peak", "kept": "kept"}),
         figures.draw_selection(selection, 0.1),
         figures.draw_uncertainty(label_analysis.error_by_uncertainty(labels, "maximum"), dual),
