@@ -80,10 +80,16 @@ def _ensemble_cells(results: Path, config: Config) -> Iterator[tuple[dict, list[
 
 
 def _plain(config: Config, framework: str) -> Iterator[tuple[str, ArmConfig]]:
-    """The arms of a framework that, after burn-in, learn soft heatmaps of one view on one plain strong view."""
+    """The arms of a framework that, after burn-in, learn soft heatmaps of one view on one plain strong view.
+
+    Of several in one setting, such as trials of a weight, the first stands for it.
+    """
+    settings = set()
     for name, arm in config.arms.items():
         plain = (arm.target, arm.num_views, arm.selection, arm.strong_paths) == ("soft", 0, "off", ("plain",))
-        if arm.framework == framework and arm.burn_in and plain:
+        setting = (arm.label_count, arm.relative_steps, arm.ema_horizon)
+        if arm.framework == framework and arm.burn_in and plain and setting not in settings:
+            settings.add(setting)
             yield name, arm
 
 

@@ -59,6 +59,13 @@ def test_only_arms_that_differ_in_framework_and_horizon_meet(config, results):
     assert set(cells.setting) == {"strength"}
 
 
+def test_of_several_plain_arms_in_one_setting_the_first_stands_for_it(config):
+    first = next(name for name, arm in config.arms.items() if arm.framework == "dual_student")
+    trial = replace(config.arms[first], consistency_weight=0.5)
+    more = replace(config, arms=config.arms | {"trial": trial})
+    assert list(phases._plain(more, "dual_student")) == list(phases._plain(config, "dual_student"))
+
+
 def test_predictions_are_scored_by_side_and_by_squared_error():
     cells = pd.DataFrame({"claim": ["a", "a", "b", "b"], "difference_mean": [1.0, -1.0, 2.0, -1.0],
                           "prediction": [0.9, 0.6, 0.5, None]})
