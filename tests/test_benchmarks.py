@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as main
-from benchmarks import evaluation, growth, input_path, options, pipeline, roofline, targets, throughput
+from benchmarks import evaluation, growth, input_path, options, pipeline, targets, throughput
 from benchmarks.document import DOCUMENT, markdown, refresh
 from benchmarks.results import FOLDER, load, significant, store, unmeasured, worsened
 from benchmarks.roofline import count_bytes
@@ -152,7 +152,6 @@ def test_a_benchmark_yields_rows_with_positive_times_and_ratios(benchmark, monke
     monkeypatch.setattr(benchmark, "PROFILES", ("default",), raising=False)
     if benchmark is throughput:  # compiling takes half a minute
         monkeypatch.setattr(throughput, "compiled_passes", lambda config, device: (lambda: None, 0.0))
-        monkeypatch.setattr(roofline, "COPIED", {"cpu": 2**20})
     rows, ratios = benchmark.run(torch.device("cpu"))
     assert all(row["ms"] > 0 for row in rows if "ms" in row)
     assert ratios
