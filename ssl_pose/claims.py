@@ -14,8 +14,8 @@ does print (T&R on Dual) stands in. Checks of our own set-up have none: they can
 The primary claims are one family for Holm's levels, the checks are another. Table 1 is read on the networks
 of `dual_student`, which were trained without any ensemble and so favour none.
 
-Beside the t interval stands a two-way bootstrap interval at the same level (resampling.py), for claims about AP: it
-draws seeds and photos of the test set anew. Verdicts rest on the t interval.
+Beside the t interval stands a two-way bootstrap interval at the same level (resampling.py): it draws the seeds and
+the photos of the test set anew, for a PCK of pseudo-heatmaps the persons of the pool. Verdicts rest on the t interval.
 """
 
 from __future__ import annotations
@@ -34,10 +34,19 @@ from numpy.typing import NDArray
 from ssl_pose import paper, statistics
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
+from ssl_pose.label_analysis import is_right
 from ssl_pose.matching import match_people, persons_of
 from ssl_pose.predictions import read_predictions
-from ssl_pose.resampling import NUM_DRAWS, bootstrap_interval, draw_photos, mean_ap
-from ssl_pose.results import grid, load_persons, load_pseudo_quality, load_scores, read_json, run_file
+from ssl_pose.resampling import NUM_DRAWS, bootstrap_interval, draw_weights, mean_ap, weighted_share
+from ssl_pose.results import (
+    grid,
+    load_persons,
+    load_pseudo_labels,
+    load_pseudo_quality,
+    load_scores,
+    read_json,
+    run_file,
+)
 
 CONFIRMING_SEEDS = 8  # with fewer, verdicts explore
 FROZEN_ARM = "dual_student"  # whose networks Table 1 is read on
@@ -56,6 +65,7 @@ ENTRY = ["id", "title", "family", "source", "measure", "paper", "seeds", "ours",
          "bootstrap"]  # of the ledger
 AP_HEADROOM = paper.ALL_LABELS_MAP - paper.SUPERVISED_MAP
 PCK_HEADROOM = 100.0 - paper.TABLE_1["none"]
+Resampled = dict[tuple[str, str], dict[int, NDArray]]  # (measure, arm or mode): seed: a score for each draw (B,)
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ def build_ledger(results: Path, config: Config) -> dict[str, list[dict[str, Any]
     pseudo = load_pseudo_quality(results, config, [FROZEN_ARM])
     samples = {claim.id: _paired_scores(claim, scores, pseudo) for claim in claims}
     levels = _family_levels(claims, samples)
-    resampled = _resampled_scores(results, config, {arm for claim in claims for arm in _arms(claim)})
+    resampled = _resampled_scores(results, config, claims)
     entries = []
     for claim in claims:
         headroom, level = _headroom(claim, scores, pseudo), levels[claim.id]
@@ -194,31 +204,48 @@ def _differences(sample: pd.DataFrame) -> list[float]:
     return (sample.better - sample.worse).tolist()
 
 
-def _arms(claim: Claim) -> tuple[str, ...]:
-    """The arms whose AP a claim compares."""
-    return (claim.better, claim.worse) if claim.measure == "AP" else ()
-
-
-def _resampled_scores(results: Path, config: Config, arms: set[str]) -> dict[str, dict[int, NDArray]]:
-    """By arm and seed, the AP (B,) of a run for each draw of photos; all runs meet the same draws."""
-    if len(config.seeds) < 2 or not arms:
+def _resampled_scores(results: Path, config: Config, claims: Sequence[Claim]) -> Resampled:
+    """What every claim compares, for each draw of photos or persons; all meet the same draws. Empty for one seed."""
+    if len(config.seeds) < 2:
         return {}
+    arms = {arm for claim in claims if claim.measure == "AP" for arm in (claim.better, claim.worse)}
+    modes = {(claim.measure, mode) for claim in claims if claim.measure != "AP" for mode in (claim.better, claim.worse)}
+    return (_resampled_ap(results, config, arms) if arms else {}) | (
+        _resampled_pck(results, config, modes) if modes else {})
+
+
+def _resampled_ap(results: Path, config: Config, arms: set[str]) -> Resampled:
     persons = persons_of(load_persons(results))
-    photos = draw_photos(len(np.unique(persons.image_id)), NUM_DRAWS, np.random.default_rng(0))
-    found: dict[str, dict[int, NDArray]] = {}
+    photos = draw_weights(len(np.unique(persons.image_id)), NUM_DRAWS, np.random.default_rng(0))
+    found: Resampled = {}
     for arm, seed in grid(config, sorted(arms)):
         predictions = read_predictions(run_file(results, arm, seed, "predictions.parquet"))
         reported = [predictions[number] for number in config.arm(arm).reported_networks]
-        found.setdefault(arm, {})[seed] = mean_ap([match_people(persons, part) for part in reported], photos)
+        matches = [match_people(persons, part) for part in reported]
+        found.setdefault(("AP", arm), {})[seed] = mean_ap(matches, photos)
     return found
 
 
-def _bootstrap(claim: Claim, resampled: dict, headroom: float | None, level: float) -> list[float] | None:
-    """The two-way bootstrap interval in percent of the headroom; None for a claim that is not about AP."""
-    if not _arms(claim) or not resampled or not headroom:
+def _resampled_pck(results: Path, config: Config, modes: set[tuple[str, str]]) -> Resampled:
+    labels = load_pseudo_labels(results, config, [FROZEN_ARM])
+    persons, labels["row"] = np.unique(labels.person, return_inverse=True)
+    weights = draw_weights(len(persons), NUM_DRAWS, np.random.default_rng(0))
+    found: Resampled = {}
+    for seed, run in labels.groupby("seed"):
+        joints = np.bincount(run.row, minlength=len(persons))
+        for measure, mode in sorted(modes):
+            threshold = config.arm(FROZEN_ARM).confidence_threshold if measure == "pck_above_threshold" else 0.0
+            hits = np.bincount(run.row, is_right(run, mode, threshold), minlength=len(persons))
+            found.setdefault((measure, mode), {})[seed] = weighted_share(hits, joints, weights)
+    return found
+
+
+def _bootstrap(claim: Claim, resampled: Resampled, headroom: float | None, level: float) -> list[float] | None:
+    """The two-way bootstrap interval in percent of the headroom; None for one seed, or without headroom."""
+    if not resampled or not headroom:
         return None
-    bounds = bootstrap_interval(resampled[claim.better], resampled[claim.worse], level)
-    return [_share(bound, headroom) for bound in bounds]
+    better, worse = (resampled[claim.measure, name] for name in (claim.better, claim.worse))
+    return [_share(bound, headroom) for bound in bootstrap_interval(better, worse, level)]
 
 
 def _judge(claim: Claim, sample: pd.DataFrame, headroom: float | None, level: float) -> dict[str, Any]:

@@ -26,6 +26,11 @@ def is_correct(labels: pd.DataFrame, mode: str) -> pd.Series:
     return labels[f"error_{mode}"] <= PCK_THRESHOLD
 
 
+def is_right(labels: pd.DataFrame, mode: str, confidence_threshold: float) -> pd.Series:
+    """Whether a joint is correct and its peak at or above the threshold."""
+    return is_correct(labels, mode) & (labels[f"confidence_{mode}"] >= confidence_threshold)
+
+
 def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFrame:
     """Table 1 from the raw table: one row a (run, mode) with both readings of the PCK.
 
@@ -36,8 +41,8 @@ def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFr
     rows = []
     for (arm, seed), run in labels.groupby(RUN, sort=False):
         for mode in MODES:
-            correct, kept = is_correct(run, mode), run[f"confidence_{mode}"] >= confidence_threshold
-            shares = {"pck": correct, "pck_above_threshold": correct & kept, "kept": kept}
+            shares = {"pck": is_correct(run, mode), "pck_above_threshold": is_right(run, mode, confidence_threshold),
+                      "kept": run[f"confidence_{mode}"] >= confidence_threshold}
             rows.append({"arm": arm, "seed": seed, "mode": mode} | _percent(shares))
     return pd.DataFrame(rows, columns=[*RUN, "mode", "pck", "pck_above_threshold", "kept"])
 

@@ -20,7 +20,7 @@ Curves = dict[str, dict[int, str]]  # title: arm by label count, rising
 ALL_COUNTS = "all"  # in place of a label count: the mean over them
 BASE = "supervised"  # the arm of the grid whose curve the others are measured against
 LEVEL_COLUMNS = ["curve", "label_count", "arm", "AP_mean", "AP_std", "of_all_labels", "gain_mean", "low", "high",
-                 "equivalent", "seeds"]
+                 "equivalent", "equivalent_low", "equivalent_high", "seeds"]
 PAIR_COLUMNS = ["better", "worse", "label_count", "difference_mean", "difference_std", "of_headroom", "low", "high",
                 "seeds"]
 
@@ -42,6 +42,7 @@ def level_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
     `of_all_labels`: AP as a percentage of that of all labels. `gain`, `low`, `high`: points over supervised training
     with the same labels, paired by seed, with a 95 % t interval. `equivalent`: how many labels supervised training
     needs for the same mean AP, read off its curve, linear in the logarithm of the count; None beyond its ends.
+    `equivalent_low` and `equivalent_high`: the same for the ends of the gain's interval, with the curve as it stands.
     """
     wide, curves, base = _by_seed(scores, config)
     ceiling = wide["all_labels"].mean() if "all_labels" in wide else float("nan")
@@ -56,9 +57,19 @@ def level_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
                 row["gain_mean"] = float(np.mean(gains))
                 row["low"], row["high"] = statistics.paired_interval(gains) or (None, None)
             if base and arms is not base:
-                row["equivalent"] = equivalent_count(mean, list(base), [wide[other].mean() for other in base.values()])
+                row |= _equivalents(row, wide[list(base.values())].mean().tolist(), base)
             rows.append(row)
     return pd.DataFrame(rows, columns=LEVEL_COLUMNS)
+
+
+def _equivalents(row: dict[str, Any], curve: Sequence[float], base: dict[int, str]) -> dict[str, float | None]:
+    """How many labels the row's AP, and the ends of its gain, are worth on the supervised curve."""
+    found = {"equivalent": equivalent_count(row["AP_mean"], list(base), curve)}
+    for end in ("low", "high"):
+        if row.get(end) is not None:
+            shifted = row["AP_mean"] - row["gain_mean"] + row[end]
+            found[f"equivalent_{end}"] = equivalent_count(shifted, list(base), curve)
+    return found
 
 
 def equivalent_count(score: float, counts: Sequence[int], scores: Sequence[float]) -> float | None:

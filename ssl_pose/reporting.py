@@ -50,8 +50,8 @@ SECTIONS = (
         "levels, so that a whole family of claims errs once in twenty. Reproduced: the interval lies above zero "
         "(smaller: and below delta, half of the paper's effect). Reversed: below zero. Absent: within plus or "
         "minus delta. Otherwise undecided, and “seeds needed” would find an effect of delta with 80 % power. “With "
-        "photos drawn too” is a bootstrap interval of the same level, for AP, that draws the photos of the test set "
-        "anew beside the seeds; no verdict rests on it.",
+        "photos drawn too” is a bootstrap interval of the same level that draws the photos of the test set (for a PCK, "
+        "the persons of the pool) anew beside the seeds; no verdict rests on it.",
         (("claims", "The ledger: the paper's claims (claims.json holds it with each seed's difference)"),),
         (("claims", "Effects with their intervals, the paper's effects, and what counts as absent",
           "A row a claim: our effect with its interval, the paper's effect and the range of plus or minus delta"),),

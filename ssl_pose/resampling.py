@@ -1,8 +1,9 @@
-"""A two-way bootstrap of AP: seeds and photos are drawn anew, AP is computed anew, arms see the same draws.
+"""A two-way bootstrap: seeds and photos are drawn anew, scores are computed anew, arms see the same draws.
 
 The paired t interval of the ledger knows the spread over seeds; this one also knows that the photos of the test set
 are a sample. Drawing a photo twice is counting its people twice, so a draw is a weight per photo, and the AP of many
-draws comes from one sorting of the predictions. Matches of predictions with people are pycocotools'.
+draws comes from one sorting of the predictions. Matches of predictions with people are pycocotools'. The PCK of
+pseudo-heatmaps is drawn by persons of the pool: a person weighs the same in every seed that judged them.
 """
 
 from __future__ import annotations
@@ -45,15 +46,21 @@ def _recalls_reached(recall: NDArray) -> NDArray[np.int64]:
     return np.where(np.isnan(recall), 0, place + (RECALLS[place] <= recall))
 
 
-def draw_photos(num_photos: int, num_draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Weights (B, I) of B draws of I photos with replacement."""
-    return generator.multinomial(num_photos, np.full(num_photos, 1 / num_photos), size=num_draws)
+def weighted_share(hits: NDArray, joints: NDArray, weights: NDArray) -> NDArray[np.float64]:
+    """Percent (B,) of hits among the joints of persons with `joints` (P,) each and `weights` (B, P); NaN of none."""
+    with np.errstate(invalid="ignore"):
+        return 100.0 * (weights @ hits) / (weights @ joints)
+
+
+def draw_weights(number: int, num_draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Weights (B, I) of B draws of I photos, or persons, with replacement."""
+    return generator.multinomial(number, np.full(number, 1 / number), size=num_draws)
 
 
 def bootstrap_interval(
     better: Mapping[int, NDArray], worse: Mapping[int, NDArray], alpha: float = ALPHA, seed: int = 0
 ) -> Interval:
-    """The percentile interval of the mean difference, from the APs (B,) of each arm by seed, draw by draw.
+    """The percentile interval of the mean difference, from the scores (B,) of either side by seed, draw by draw.
 
     Each draw of photos meets a draw of the seeds, the same for both arms.
     """

@@ -99,7 +99,7 @@ def mean_table(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str])
 def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger as a table: effects and intervals in percent of the headroom.
 
-    `with photos drawn too` is the two-way bootstrap's interval, over seeds and photos; claims about AP have one.
+    `with photos drawn too` is the two-way bootstrap's interval, over seeds and photos (for a PCK, persons).
     """
     bounds = [interval or (None, None) for interval in ledger.interval]
     return pd.DataFrame({

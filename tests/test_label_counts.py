@@ -53,6 +53,8 @@ def test_gains_shares_and_equivalents_are_those_reckoned_by_hand(config, scores)
     assert levels.equivalent["full_10"] == pytest.approx(math.sqrt(10 * 20))
     assert levels.equivalent["full"] == pytest.approx(math.sqrt(20 * 40))
     assert math.isnan(levels.equivalent["full_40"])  # better than supervised training ever was
+    # every seed gains the same, so that the interval has no width
+    assert (levels.equivalent_low["full"], levels.equivalent_high["full"]) == pytest.approx((math.sqrt(800),) * 2)
     assert levels.loc[["supervised", "supervised_10"], ["gain_mean", "equivalent"]].isna().all(axis=None)
 
 
@@ -96,3 +98,21 @@ def test_a_profile_holds_four_label_counts_of_four_methods_and_two_of_a_fifth():
     counts = {title: set(arms) for title, arms in curves.items()}
     assert counts.pop("Dual-Student") == {52, 105}
     assert all(found >= {37, 52, 85, 105} for found in counts.values())
+
+
+def test_the_ends_of_a_gain_are_read_off_the_curve_too_and_left_out_beyond_it(config, scores):
+    """Gains of 3 and 7 points over 20 labels: a wide interval around 5, whose lower end lies below the whole curve."""
+    moved = scores.set_index(["arm", "seed"]).AP
+    moved[("full", 0)], moved[("full", 1)] = 23.0, 29.0
+    low, high = statistics.paired_interval([3.0, 7.0])
+    full = label_counts.level_table(moved.reset_index(), config).set_index("arm").loc["full"]
+    assert (full.low, full.high) == pytest.approx((low, high))
+    assert math.isnan(full.equivalent_low)
+    assert math.isnan(full.equivalent_high)
+    moved[("full", 0)], moved[("full", 1)] = 24.9, 27.1
+    full = label_counts.level_table(moved.reset_index(), config).set_index("arm").loc["full"]
+    low, high = statistics.paired_interval([4.9, 5.1])
+    base = [11.0, 21.0, 31.0]  # the supervised curve's means
+    expected = [label_counts.equivalent_count(21 + end, [10, 20, 40], base) for end in (low, high)]
+    assert (full.equivalent_low, full.equivalent_high) == pytest.approx(expected)
+    assert full.equivalent_low < full.equivalent < full.equivalent_high

@@ -9,7 +9,7 @@ from fake_results import fake_config, fake_persons, fake_predictions, write_fake
 from ssl_pose.claims import build_ledger
 from ssl_pose.matching import Matches, match_people, persons_of
 from ssl_pose.predictions import Predictions, dequantize
-from ssl_pose.resampling import bootstrap_interval, draw_photos, weighted_ap
+from ssl_pose.resampling import bootstrap_interval, draw_weights, weighted_ap, weighted_share
 from ssl_pose.scoring import score_coco
 
 TRUTH = np.random.default_rng(3).uniform(4, 40, (40, 17, 2))
@@ -49,8 +49,15 @@ def test_a_photo_that_counts_twice_is_as_if_it_stood_twice():
     assert weighted_ap(matches, np.array([[0, 0]])) != weighted_ap(matches, np.array([[2, 1]]))
 
 
+def test_a_share_of_joints_weighs_persons_by_their_draws_and_their_joints():
+    """Three of four joints of one person are hits, none of the two of another: 50 %; with the other twice, 3 of 8."""
+    weights = np.array([[1, 1], [1, 2], [1, 0], [0, 0]])
+    share = weighted_share(np.array([3, 0]), np.array([4, 2]), weights)
+    np.testing.assert_allclose(share, [50.0, 37.5, 75.0, np.nan])
+
+
 def test_draws_keep_the_number_of_photos_and_repeat_with_their_generator():
-    first, again = (draw_photos(30, 50, np.random.default_rng(5)) for _ in range(2))
+    first, again = (draw_weights(30, 50, np.random.default_rng(5)) for _ in range(2))
     assert first.shape == (50, 30)
     assert (first.sum(1) == 30).all()
     np.testing.assert_array_equal(first, again)
@@ -82,4 +89,7 @@ def test_the_ledger_states_it_beside_the_t_interval_at_the_same_level(tmp_path):
     entries = {entry["id"]: entry for entry in ledger["claims"]}
     claim = entries["dual_student_over_teacher_student"]
     assert claim["bootstrap"][0] < claim["bootstrap"][1]
-    assert entries["maximum_over_average_pck"]["bootstrap"] is None
+    for measure in ("pck", "pck_above_threshold"):  # around the effect, and not the t interval again
+        claim = entries[f"maximum_over_average_{measure}"]
+        assert claim["bootstrap"][0] < claim["effect"] < claim["bootstrap"][1]
+        assert claim["bootstrap"] != claim["interval"]
