@@ -39,9 +39,12 @@ bench: $(READY)  ## measure speed against the floor and the conventional way; do
 	$(BIN)/python -m benchmarks run
 
 gpu:  ## on a machine with a GPU, by its own PYTHON: CUDA tests, benchmarks, cells of PROFILE (gpu); goes on where it stopped
-	$(PYTHON) -m pytest -q tests/test_cuda.py
-	$(PYTHON) -m benchmarks run --missing
-	$(PYTHON) -m ssl_pose cells --profile $(if $(filter file,$(origin PROFILE)),gpu,$(PROFILE)) --jobs $(JOBS)
+	@failed=0; \
+	$(PYTHON) -m pytest -q tests/test_cuda.py || failed=1; \
+	$(PYTHON) -m benchmarks run --missing || failed=1; \
+	$(PYTHON) -m ssl_pose cells --profile $(if $(filter file,$(origin PROFILE)),gpu,$(PROFILE)) --jobs $(JOBS) \
+	  || failed=1; \
+	exit $$failed  # what a failed test leaves of a lent machine's time is not thrown away
 
 bench-check: $(READY)  ## measure again and compare the ratios with those in git
 	$(BIN)/python -m benchmarks check

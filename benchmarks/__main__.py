@@ -69,6 +69,9 @@ def check(names: list[str]) -> int:
 
     What has grown is measured again, and the least counts: other work on the machine makes ratios grow, never shrink.
     """
+    for name in [name for name in names if not (FOLDER / f"{result_name(name)}.json").exists()]:
+        names.remove(name)
+        print(f"warning: {name} was never measured on such a device, so that nothing can have grown", file=sys.stderr)
     kept = {name: load(result_name(name))["ratios"] for name in names}
     least: dict[str, dict[str, float]] = {name: {} for name in names}
     grown: list[str] = []

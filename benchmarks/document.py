@@ -14,7 +14,10 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 
 def refresh(document: Path = DOCUMENT, folder: Path = FOLDER) -> None:
-    """Puts the rows of each benchmark between its two marks, `<!-- name -->` and `<!-- /name -->`."""
+    """Puts the rows of each benchmark between its two marks, `<!-- name -->` and `<!-- /name -->`.
+
+    A table without marks is a GPU's first: it goes below that of the CPU.
+    """
     text = document.read_text()
     for path in sorted(folder.glob("*.json")):
         result = load(path.stem, folder)
@@ -23,6 +26,9 @@ def refresh(document: Path = DOCUMENT, folder: Path = FOLDER) -> None:
                 f"torch {result['versions']['torch']}, code {result['code_sha']}.")
         first, last = f"<!-- {path.stem} -->", f"<!-- /{path.stem} -->"
         block = f"{first}\n{made}\n\n{markdown(pd.DataFrame(result['rows']))}\n{last}"
+        if first not in text:
+            above = f"<!-- /{path.stem.removesuffix('_gpu')} -->"
+            text = text.replace(above, f"{above}\n\n{first}\n{last}")
         text = re.sub(f"{first}.*?{last}", lambda _, block=block: block, text, flags=re.DOTALL)
     write_text(text, document)
 

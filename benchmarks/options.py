@@ -52,5 +52,5 @@ def changed_cases(config: Config, device: torch.device) -> dict[str, Case]:
         "as it is": case(),
         f"in {other}": case(precision=other),
         "without channels_last": case(channels_last=not config.training.channels_last),
-        "optimiser not fused": replace(plain, optimizer=torch.optim.Adam(parameters, lr=1e-3, fused=False)),
+        "optimiser not fused": replace(plain, optimizer=torch.optim.Adam(parameters, lr=1e-3)),
     }

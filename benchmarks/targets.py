@@ -20,6 +20,7 @@ from ssl_pose.config import Config
 from ssl_pose.model import heatmap_size
 from ssl_pose.profiles import open_profile
 from ssl_pose.pseudo_label import (
+    Target,
     align_to_reference,
     denoise,
     ensemble_heatmaps,
@@ -58,7 +59,7 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
 
 def target_works(
     config: Config, batch: int, device: torch.device
-) -> tuple[Callable[[], None], dict[str, Callable[[], object]]]:
+) -> tuple[Callable[[], list[Target]], dict[str, Callable[[], object]]]:
     """The targets of both students from a batch's heatmaps, and each part of it for both."""
     config = replace(config, training=replace(config.training, unlabeled_batch=batch))
     case = build_case(config, "whole method", NUM_VIEWS, device)
@@ -72,11 +73,11 @@ def target_works(
     labels = [denoise(maps, *seen, arm, sigma) for maps in views]
     pairs = (labels, labels[::-1])
 
-    def targets() -> None:
+    def targets() -> list[Target]:  # returned, or a compiler leaves out what nobody asks for
         found = [denoise(maps, *seen, arm, sigma) for maps in views]
-        for own, other in (found, found[::-1]):
-            chosen = select_targets(own, other, arm.selection, arm.uncertainty_margin)
-            move_to_view(chosen, strong.matrix, strong.flip, arm, sigma)
+        chosen = [select_targets(own, other, arm.selection, arm.uncertainty_margin)
+                  for own, other in (found, found[::-1])]
+        return [move_to_view(label, strong.matrix, strong.flip, arm, sigma) for label in chosen]
 
     return targets, {
         "of these, views warped to the reference": lambda: [align_to_reference(maps, *seen) for maps in views],

@@ -72,6 +72,7 @@ def compiled_passes(config: Config, device: torch.device) -> tuple[Callable[[], 
 
     Whatever an earlier run compiled is left aside, or the seconds would be those of reading it.
     """
+    torch.compiler.reset()  # what was compiled in this process, for other batches
     case = build_case(config, "whole method", NUM_VIEWS, device)
     for network in case.students:
         network.compile()

@@ -19,7 +19,7 @@ def ablation_groups(config: Config) -> dict[str, list[str]]:
     return groups
 
 
-def ablation_table(scores: pd.DataFrame, provenance: pd.DataFrame, config: Config, measure: str = "AP") -> pd.DataFrame:
+def ablation_table(scores: pd.DataFrame, provenance: pd.DataFrame, config: Config) -> pd.DataFrame:
     """A row an arm of a group: scores, its paired difference from its baseline with a 95 % t interval, its cost.
 
     `scores` and `provenance` are those of `results.load_scores` and `load_provenance`. `cost` is the run's
@@ -32,7 +32,7 @@ def ablation_table(scores: pd.DataFrame, provenance: pd.DataFrame, config: Confi
     for group, arms in ablation_groups(config).items():
         for arm in arms:
             baseline = config.arm(arm).baseline
-            differences = (wide[measure][arm] - wide[measure][baseline]).tolist()
+            differences = (wide["AP"][arm] - wide["AP"][baseline]).tolist()
             low, high = statistics.paired_interval(differences) or (None, None)
             row = {"group": group, "arm": arm, "title": config.arm(arm).title,
                    "baseline": config.arm(baseline).title,

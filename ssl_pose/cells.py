@@ -143,6 +143,10 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Cell]:
         try:
             for done in as_completed(waiting):
                 yield done.result()
+        except KeyboardInterrupt:  # SIGTERM too: what runs saves its state, as if it had been sent there
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

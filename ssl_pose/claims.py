@@ -14,8 +14,8 @@ does print (T&R on Dual) stands in. Checks of our own set-up have none: they can
 The primary claims are one family for Holm's levels, the checks are another. Table 1 is read on the networks
 of `dual_student`, which were trained without any ensemble and so favour none.
 
-Beside the t interval stands a two-way bootstrap interval at the same level (resampling.py): it draws the seeds and
-the photos of the test set anew, for a PCK of pseudo-heatmaps the persons of the pool. Verdicts rest on the t interval.
+Beside the t interval stands a two-way one at the same level (resampling.py), for which a bootstrap draws the photos of
+the test set anew, for a PCK of pseudo-heatmaps the persons of the pool. Verdicts rest on the t interval.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ssl_pose.files import write_text
 from ssl_pose.label_analysis import is_right
 from ssl_pose.matching import match_people, persons_of
 from ssl_pose.predictions import read_predictions
-from ssl_pose.resampling import NUM_DRAWS, bootstrap_interval, draw_weights, mean_ap, weighted_share
+from ssl_pose.resampling import NUM_DRAWS, draw_weights, mean_ap, two_way_interval, weighted_share
 from ssl_pose.results import (
     grid,
     load_persons,
@@ -62,7 +62,7 @@ OTHER_READINGS = {  # without a verdict: shown beside them
 PRIMARY, CHECK = "primary", "check"
 ENTRY = ["id", "title", "family", "source", "measure", "paper", "seeds", "ours", "difference", "difference_std",
          "per_seed", "headroom", "effect", "interval", "level", "delta", "detectable", "seeds_needed", "verdict",
-         "bootstrap"]  # of the ledger
+         "two_way"]  # of the ledger
 AP_HEADROOM = paper.ALL_LABELS_MAP - paper.SUPERVISED_MAP
 PCK_HEADROOM = 100.0 - paper.TABLE_1["none"]
 Resampled = dict[tuple[str, str], dict[int, NDArray]]  # (measure, arm or mode): seed: a score for each draw (B,)
@@ -118,8 +118,8 @@ def build_ledger(results: Path, config: Config) -> dict[str, list[dict[str, Any]
     entries = []
     for claim in claims:
         headroom, level = _headroom(claim, scores, pseudo), levels[claim.id]
-        bootstrap = _bootstrap(claim, resampled, headroom, level)
-        entries.append(_judge(claim, samples[claim.id], headroom, level) | {"bootstrap": bootstrap})
+        two_way = _two_way(claim, samples[claim.id], resampled, headroom, level)
+        entries.append(_judge(claim, samples[claim.id], headroom, level) | {"two_way": two_way})
     return {"claims": entries}
 
 
@@ -229,7 +229,7 @@ def _resampled_ap(results: Path, config: Config, arms: set[str]) -> Resampled:
 def _resampled_pck(results: Path, config: Config, modes: set[tuple[str, str]]) -> Resampled:
     labels = load_pseudo_labels(results, config, [FROZEN_ARM])
     persons, labels["row"] = np.unique(labels.person, return_inverse=True)
-    weights = draw_weights(len(persons), NUM_DRAWS, np.random.default_rng(0))
+    weights = draw_weights(len(persons), NUM_DRAWS, np.random.default_rng(0)).astype(np.float32)
     found: Resampled = {}
     for seed, run in labels.groupby("seed"):
         joints = np.bincount(run.row, minlength=len(persons))
@@ -240,12 +240,15 @@ def _resampled_pck(results: Path, config: Config, modes: set[tuple[str, str]]) -
     return found
 
 
-def _bootstrap(claim: Claim, resampled: Resampled, headroom: float | None, level: float) -> list[float] | None:
-    """The two-way bootstrap interval in percent of the headroom; None for one seed, or without headroom."""
+def _two_way(
+    claim: Claim, sample: pd.DataFrame, resampled: Resampled, headroom: float | None, level: float
+) -> list[float] | None:
+    """The two-way interval in percent of the headroom; None for one seed, or without headroom."""
     if not resampled or not headroom:
         return None
     better, worse = (resampled[claim.measure, name] for name in (claim.better, claim.worse))
-    return [_share(bound, headroom) for bound in bootstrap_interval(better, worse, level)]
+    bounds = two_way_interval(_differences(sample), better, worse, level)
+    return [_share(bound, headroom) for bound in bounds] if bounds else None
 
 
 def _judge(claim: Claim, sample: pd.DataFrame, headroom: float | None, level: float) -> dict[str, Any]:

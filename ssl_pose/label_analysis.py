@@ -86,8 +86,8 @@ def precision_at_coverage(labels: pd.DataFrame, mode: str, shares: Sequence[floa
     return pd.DataFrame(rows, columns=[*RUN, "mode", *(f"right_of_{round(100 * share)}" for share in shares)])
 
 
-def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float], guard_threshold: float = 0.0,
-                        relative: bool = False) -> pd.DataFrame:
+def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float],
+                        guard_threshold: float | pd.Series = 0.0, relative: bool = False) -> pd.DataFrame:
     """One row a (run of two students, margin Delta): lines 23-24 of Algorithm 1 replayed (`cross`).
 
     `own_0`, `own_1`: how often a student's target is its own map, being the more certain by Delta. Where
@@ -95,8 +95,8 @@ def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float
     the other (`pck_rejected`); `chosen_closer` is how often the chosen peak is strictly closer to the label,
     among the decided joints on which the two errors differ. Elsewhere each learns from the other, as plain
     dual students do everywhere. `pck_targets` and `pck_dual` are the PCK of all targets with and without
-    selection. A peak under `guard_threshold` counts as wholly uncertain. `relative`: the uncertainty is that over
-    the height of the peak.
+    selection. A peak under `guard_threshold`, one for all or one a row of `labels`, counts as wholly uncertain.
+    `relative`: the uncertainty is that over the height of the peak.
     """
     pairs = student_pairs(labels, mode, guard_threshold, relative)
     rows = [
@@ -108,7 +108,7 @@ def selection_by_margin(labels: pd.DataFrame, mode: str, margins: Sequence[float
 
 
 def student_pairs(
-    labels: pd.DataFrame, mode: str, guard_threshold: float = 0.0, relative: bool = False
+    labels: pd.DataFrame, mode: str, guard_threshold: float | pd.Series = 0.0, relative: bool = False
 ) -> pd.DataFrame:
     """One row a joint of a run with two students: error_n and uncertainty_n of the students n = 0 and 1."""
     blank = labels[f"confidence_{mode}"] < guard_threshold

@@ -47,11 +47,12 @@ SECTIONS = (
         "claims", "What the runs say about the paper's claims",
         "An effect is a mean difference over seeds, paired by seed, as a share of the headroom: all labels minus "
         "supervised for AP, 100 minus the single view for a PCK. Intervals are two-sided t intervals at Holm's "
-        "levels, so that a whole family of claims errs once in twenty. Reproduced: the interval lies above zero "
+        "levels, so that a whole family of claims is wrongly called reproduced or reversed once in twenty; absent and "
+        "smaller are read off the same intervals, one by one. Reproduced: the interval lies above zero "
         "(smaller: and below delta, half of the paper's effect). Reversed: below zero. Absent: within plus or "
         "minus delta. Otherwise undecided, and “seeds needed” would find an effect of delta with 80 % power. “With "
-        "photos drawn too” is a bootstrap interval of the same level that draws the photos of the test set (for a PCK, "
-        "the persons of the pool) anew beside the seeds; no verdict rests on it.",
+        "photos drawn too” is the same interval with the variance that a bootstrap finds over the photos of the test "
+        "set (for a PCK, over the persons of the pool) added; no verdict rests on it.",
         (("claims", "The ledger: the paper's claims (claims.json holds it with each seed's difference)"),),
         (("claims", "Effects with their intervals, the paper's effects, and what counts as absent",
           "A row a claim: our effect with its interval, the paper's effect and the range of plus or minus delta"),),
@@ -77,7 +78,7 @@ SECTIONS = (
         (("table_2", "Frameworks with and without threshold-and-refine"),
          ("table_2_paired", "Paired differences, points of AP, with 95 % intervals"),
          ("same_start", "The same between networks of one start: first student and EMA teacher")),
-        (("table_2", "Ours beside the paper's", "AP of four arms per seed, beside the paper's four mAP values"),),
+        (("table_2", "Ours beside the paper's", "AP of the arms of Table 2 per seed, beside the paper's mAP values"),),
         notebook="60_teacher_or_dual",
     ),
     Section(
@@ -142,7 +143,8 @@ SECTIONS = (
     Section(
         "label_counts", "What labels are worth",
         "Arms that differ in their label count alone are a curve. “Equivalent” is how many labels supervised training "
-        "needs for the same AP, read off its own curve; it is empty beyond that curve's ends. Intervals are 95 % t "
+        "needs for the same AP, read off its own curve, and its bounds those for the ends of the gain's interval, with "
+        "the curve taken as exact; all are empty beyond that curve's ends. Intervals are 95 % t "
         "intervals of their own. Empty where the profile has one label count.",
         (("label_counts", "Accuracy over labels; gain over supervised training with the same labels, points"),
          ("label_counts_paired", "Method against method, percent of the headroom at that count")),
@@ -246,7 +248,8 @@ def readme_block(ledger: pd.DataFrame, table_1: pd.DataFrame, table_2: pd.DataFr
         f"(COCO, 1K labelled images: supervised {paper.SUPERVISED_MAP}, all labels {paper.ALL_LABELS_MAP} "
         "mAP); orders and shares of the headroom do.",
         "**Table 2: frameworks** (paper: mAP)", accuracy,
-        "**Table 1: PCK of pseudo-heatmaps** (two more readings are in the report)", to_markdown(read[columns]),
+        "**Table 1: PCK of pseudo-heatmaps** (two more readings are in the report; thresholds are each arm's own: the "
+        "second reading compares within a row)", to_markdown(read[columns]),
         "**Claims** (intervals at Holm's levels)", claims,
         f"**Checks** that every semi-supervised arm beats the supervised one and all labels beat every arm: "
         f"{checks_sentence(ledger)}",

@@ -42,12 +42,18 @@ def named_mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | 
     return {f"{name}_mean": mean, f"{name}_std": std}
 
 
-def paired_interval(differences: Sequence[float], alpha: float = ALPHA) -> Interval | None:
-    """Two-sided 1 - alpha t interval of the mean of per-seed differences; None for fewer than two."""
+def paired_interval(
+    differences: Sequence[float], alpha: float = ALPHA, more_variance: float = 0.0
+) -> Interval | None:
+    """Two-sided 1 - alpha t interval of the mean of per-seed differences; None for fewer than two.
+
+    `more_variance` is that of the mean by what all seeds share.
+    """
     mean, std = mean_and_std(differences)
     if std is None:
         return None
-    half = float(stats.t.isf(alpha / 2, len(differences) - 1)) * std / math.sqrt(len(differences))
+    error = math.sqrt(std**2 / len(differences) + more_variance)
+    half = float(stats.t.isf(alpha / 2, len(differences) - 1)) * error
     return mean - half, mean + half
 
 

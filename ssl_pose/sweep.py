@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,9 @@ DATA_STAGES = ("data", "splits")  # what every cell needs
 def sweep(profile: Profile, address: str = "", gpus: float = 0.0, data: str = "") -> None:
     """Runs the missing cells of `profile` on the Ray cluster at `address` (empty: on this machine alone).
 
-    `gpus` is the share of a GPU that a cell takes, 0.25 for four side by side; 0: one a process where the profile
-    trains on GPUs. Raises `PipelineError` with one line if a cell failed, after all others are done.
+    `gpus` is the share of a GPU that each of a cell's processes takes, 0.25 for four cells of one side by side; 0: a
+    whole one where the profile trains on GPUs. Raises `PipelineError` with one line if a cell failed, after all others
+    are done.
     """
     with workspace_lock(profile.folder):
         mend(profile.folder)
@@ -91,8 +92,18 @@ def resources(training: TrainingConfig, gpus: float) -> dict[str, Any]:
     """What Ray sets aside for one cell."""
     name = training.device
     on_gpu = gpus > 0 or name == "cuda" or (name == "auto" and choose_device(name).type == "cuda")
-    share = gpus or float(training.num_processes)
-    return {"num_cpus": training.num_threads * training.num_processes, "num_gpus": share if on_gpu else 0}
+    share = (gpus or 1.0) * training.num_processes if on_gpu else 0
+    if share > 1 and share != int(share):
+        raise PipelineError(f"{training.num_processes} processes of {gpus:g} GPUs are {share:g}, and Ray sets aside "
+                            "whole GPUs above one; use GPUS=1")
+    return {"num_cpus": training.num_threads * training.num_processes, "num_gpus": share}
+
+
+def room(nodes: Sequence[dict[str, Any]], needs: dict[str, Any]) -> int:
+    """How many cells fit on the hosts that `ray.nodes()` tells of; a cell lies on one of them."""
+    wanted = {kind: amount for kind, amount in (("CPU", needs["num_cpus"]), ("GPU", needs["num_gpus"])) if amount}
+    return sum(min(int(node["Resources"].get(kind, 0) / amount) for kind, amount in wanted.items())
+               for node in nodes if node["Alive"])
 
 
 @contextlib.contextmanager
@@ -119,14 +130,13 @@ def run_cells(cells: list[Cell], needs: dict[str, Any], folder: Path, done: list
 
     task = ray.remote(max_retries=RETRIES, **needs)(train_cell)
     waiting = {task.options(name=f"{arm}-{seed}").remote(str(folder), (arm, seed)): (arm, seed) for arm, seed in cells}
-    total = ray.cluster_resources()
-    fitting = [total.get(kind, 0) / amount for kind, amount in (("CPU", needs["num_cpus"]), ("GPU", needs["num_gpus"]))
-               if amount]
-    if min(fitting) < 1:
-        raise PipelineError(f"no cell fits: each needs {needs['num_cpus']} cores and {needs['num_gpus']} GPUs, the "
-                            f"cluster has {total.get('CPU', 0):g} and {total.get('GPU', 0):g}")
-    progress, failures = Progress(folder / "work" / "durations.json", [_label(cell) for cell in cells],
-                                  int(min(fitting))), {}
+    side_by_side = room(ray.nodes(), needs)
+    if not side_by_side:
+        total = ray.cluster_resources()
+        raise PipelineError(f"no cell fits on one host: each needs {needs['num_cpus']} cores and {needs['num_gpus']} "
+                            f"GPUs, all hosts have {total.get('CPU', 0):g} and {total.get('GPU', 0):g}")
+    progress = Progress(folder / "work" / "durations.json", [_label(cell) for cell in cells], side_by_side)
+    failures: dict[Cell, str] = {}
     try:
         while waiting:
             for ended in ray.wait(list(waiting), timeout=POLL_SECONDS)[0]:

@@ -51,14 +51,15 @@ def ensemble_table(quality: pd.DataFrame, titles: Mapping[str, str], readings: M
     return pd.DataFrame(rows, columns=["networks", "reading", *columns, "seeds"])
 
 
-def paired_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure: str = "AP",
-                 paper: Mapping[str, float] | None = None) -> pd.DataFrame:
+def paired_table(
+    scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], paper: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """A row a pair (better, worse) of arms: the paper's difference, ours over seeds, and its 95 % t interval.
 
     The intervals are not adjusted for their number; claims.json has those that are.
     """
     titles = scores.drop_duplicates("arm").set_index("arm").title
-    wide = scores.pivot(index="seed", columns="arm", values=measure)
+    wide = scores.pivot(index="seed", columns="arm", values="AP")
     rows = []
     for better, worse in pairs:
         differences = (wide[better] - wide[worse]).tolist()
@@ -99,7 +100,7 @@ def mean_table(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str])
 def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger as a table: effects and intervals in percent of the headroom.
 
-    `with photos drawn too` is the two-way bootstrap's interval, over seeds and photos (for a PCK, persons).
+    `with photos drawn too` is the two-way interval, over seeds and photos (for a PCK, persons).
     """
     bounds = [interval or (None, None) for interval in ledger.interval]
     return pd.DataFrame({
@@ -107,7 +108,7 @@ def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
         "ours, points_mean": ledger.difference, "ours, points_std": ledger.difference_std,
         "effect, % of headroom_mean": ledger.effect,
         "low": [low for low, _ in bounds], "high": [high for _, high in bounds],
-        "with photos drawn too": [_interval(*(interval or (None, None)), 1) for interval in ledger.bootstrap],
+        "with photos drawn too": [_interval(*(interval or (None, None)), 1) for interval in ledger.two_way],
         "detectable, %_mean": ledger.detectable, "seeds": ledger.seeds, "seeds needed": ledger.seeds_needed,
     })
 

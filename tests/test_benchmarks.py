@@ -48,6 +48,18 @@ def test_a_table_lies_between_its_marks_and_the_prose_around_it_stays(tmp_path: 
         assert "old" not in text
 
 
+def test_the_first_table_of_a_gpu_goes_below_that_of_the_cpu(tmp_path: Path):
+    (tmp_path / "step.json").write_text(json.dumps(RESULT))
+    (tmp_path / "step_gpu.json").write_text(json.dumps(RESULT))
+    document = tmp_path / "performance.md"
+    document.write_text("before\n<!-- step -->\n<!-- /step -->\nafter\n")
+    for _ in range(2):
+        refresh(document, tmp_path)
+        assert re.findall("<!-- .* -->|after", document.read_text()) == [
+            "<!-- step -->", "<!-- /step -->", "<!-- step_gpu -->", "<!-- /step_gpu -->", "after"]
+        assert document.read_text().count("| step | 12.5 |") == 2
+
+
 def test_every_result_has_its_place_in_the_document_and_the_document_is_up_to_date(tmp_path: Path):
     names = {path.stem for path in FOLDER.glob("*.json")}
     assert names == set(re.findall(r"<!-- (\w+) -->", DOCUMENT.read_text()))
@@ -105,12 +117,20 @@ def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status,
     monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {"ratio": left.pop(0)})})
     kept = tmp_path / "kept"
     store("fake", [{"work": "fake"}], {"ratio": 1.0, "renamed": 2.0}, kept)
+    monkeypatch.setattr(main, "FOLDER", kept)
     monkeypatch.setattr(main, "load", lambda name, folder=kept: load(name, folder))
     assert main.check(["fake"]) == status
     assert left == []
     said = capsys.readouterr().err
     assert ("error: fake: ratio is 1.8, was 1" in said) == bool(status)
     assert said.startswith("warning: fake: renamed was 2 and is not measured here\n")
+
+
+def test_what_was_never_measured_on_a_device_is_said_and_cannot_have_grown(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: pytest.fail("measured")})
+    monkeypatch.setattr(main, "FOLDER", tmp_path)
+    assert main.check(["fake"]) == 0
+    assert "warning: fake was never measured on such a device" in capsys.readouterr().err
 
 
 def test_what_this_code_has_measured_is_not_missing(tmp_path, monkeypatch):

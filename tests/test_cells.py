@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,3 +133,19 @@ def test_cells_side_by_side_end_as_the_same_cells_one_by_one(here: Workspace):
         here.model(*cell).unlink()
         run_cell(here, cell)
     assert found == [here.model(*cell).read_bytes() for cell in cells]
+
+
+def test_cells_that_are_told_to_stop_save_their_state_and_do_not_run_to_their_end(here: Workspace):
+    """A run of a hundred thousand steps, which saves at its end or when it is stopped."""
+    numbers = yaml.safe_load(Path("params.yaml").read_text())
+    long = {"training.steps": 100_000, "training.checkpoint_every": 100_000, "training.log_every": 1}
+    Path("params.yaml").write_text(yaml.safe_dump(override(numbers, long)))
+    script = ("import signal; from ssl_pose.cells import run_cells; "
+              "signal.signal(signal.SIGTERM, signal.default_int_handler); list(run_cells([('supervised', 0)], 1))")
+    running = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    assert next(line for line in running.stdout if line.startswith("supervised, seed 0: step"))
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=60) != 0
+    assert list(here.state("supervised", "seed-0").iterdir())
+    assert not here.model("supervised", 0).exists()

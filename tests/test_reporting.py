@@ -116,7 +116,10 @@ def test_selection_by_hand():
 
 
 def test_the_guard_takes_a_blank_map_for_wholly_uncertain():
-    row = label_analysis.selection_by_margin(labels_by_hand(), "maximum", [0.05], guard_threshold=0.3).iloc[0]
+    labels = labels_by_hand()
+    row = label_analysis.selection_by_margin(labels, "maximum", [0.05], guard_threshold=0.3).iloc[0]
+    by_row = label_analysis.selection_by_margin(labels, "maximum", [0.05], labels.arm.map({labels.arm[0]: 0.3})).iloc[0]
+    pd.testing.assert_series_equal(row, by_row)
     assert (row.own_0, row.own_1) == (50.0, 25.0)  # joint 1: the first student's peak is 0.2
 
 

@@ -1,16 +1,18 @@
-"""The bootstrap's AP against COCOeval, photos drawn twice against photos that stand twice, and its intervals."""
+"""The bootstrap's AP against COCOeval, photos drawn twice against photos that stand twice, and the two-way interval."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_results import fake_config, fake_persons, fake_predictions, write_fake_results
+from scipy import stats
 
 from ssl_pose.claims import build_ledger
 from ssl_pose.matching import Matches, match_people, persons_of
 from ssl_pose.predictions import Predictions, dequantize
-from ssl_pose.resampling import bootstrap_interval, draw_weights, weighted_ap, weighted_share
+from ssl_pose.resampling import AT_ONCE, draw_weights, mean_ap, two_way_interval, weighted_ap, weighted_share
 from ssl_pose.scoring import score_coco
+from ssl_pose.statistics import paired_interval
 
 TRUTH = np.random.default_rng(3).uniform(4, 40, (40, 17, 2))
 
@@ -63,33 +65,39 @@ def test_draws_keep_the_number_of_photos_and_repeat_with_their_generator():
     np.testing.assert_array_equal(first, again)
 
 
-def test_equal_differences_give_an_interval_of_no_width_and_a_shift_moves_it():
+def test_draws_that_are_reckoned_in_parts_are_those_of_one_go():
+    persons, found = persons_and_predictions()
+    matches, weights = match_people(persons, found), draw_weights(20, AT_ONCE + 3, np.random.default_rng(2))
+    np.testing.assert_allclose(mean_ap([matches], weights), weighted_ap(matches, weights))
+
+
+def test_equal_differences_give_an_interval_of_no_width_and_one_seed_gives_none():
     base = {seed: np.full(100, 10.0 + seed) for seed in range(5)}
     better = {seed: values + 2.0 for seed, values in base.items()}
-    assert bootstrap_interval(better, base) == pytest.approx((2.0, 2.0))
+    assert two_way_interval([2.0] * 5, better, base) == pytest.approx((2.0, 2.0))
+    assert two_way_interval([2.0], {0: better[0]}, {0: base[0]}) is None
 
 
-def test_the_interval_knows_the_spread_over_seeds_and_over_photos():
+def test_the_interval_adds_the_variance_over_photos_to_that_of_the_t_interval():
     generator = np.random.default_rng(0)
     zero = {seed: np.zeros(4000) for seed in range(8)}
     offsets = generator.normal(0, 1, 8)
     seeds_only = {seed: np.full(4000, offsets[seed]) for seed in range(8)}
-    low, high = bootstrap_interval(seeds_only, zero)
-    assert high - low == pytest.approx(2 * 1.96 * offsets.std() / np.sqrt(8), rel=0.1)
-    photos = generator.normal(0, 1, 4000)  # the same draw of photos moves all seeds
+    assert two_way_interval(list(offsets), seeds_only, zero) == pytest.approx(paired_interval(offsets))
+    photos = generator.normal(0, 0.5, 4000)  # the same draw of photos moves all seeds
     both = {seed: values + photos for seed, values in seeds_only.items()}
-    wider = bootstrap_interval(both, zero)
-    expected = 2 * 1.96 * np.sqrt(offsets.var() / 8 + 1)
-    assert wider[1] - wider[0] == pytest.approx(expected, rel=0.1)
+    low, high = two_way_interval(list(offsets), both, zero)
+    expected = 2 * stats.t.isf(0.025, 7) * np.sqrt(offsets.var(ddof=1) / 8 + photos.var())
+    assert high - low == pytest.approx(expected)
+    assert (low + high) / 2 == pytest.approx(offsets.mean())
 
 
 def test_the_ledger_states_it_beside_the_t_interval_at_the_same_level(tmp_path):
     config = replace(fake_config(), seeds=(0, 1, 2))
     ledger = build_ledger(write_fake_results(tmp_path / "fake", config), config)
     entries = {entry["id"]: entry for entry in ledger["claims"]}
-    claim = entries["dual_student_over_teacher_student"]
-    assert claim["bootstrap"][0] < claim["bootstrap"][1]
-    for measure in ("pck", "pck_above_threshold"):  # around the effect, and not the t interval again
-        claim = entries[f"maximum_over_average_{measure}"]
-        assert claim["bootstrap"][0] < claim["effect"] < claim["bootstrap"][1]
-        assert claim["bootstrap"] != claim["interval"]
+    for name in ("dual_student_over_teacher_student", "maximum_over_average_pck",
+                 "maximum_over_average_pck_above_threshold"):
+        claim = entries[name]
+        (low, high), (lower, higher) = claim["interval"], claim["two_way"]
+        assert lower < low < claim["effect"] < high < higher

@@ -18,7 +18,7 @@ import pytest
 from ssl_pose.config import load_config
 from ssl_pose.pipeline import changed_stages
 from ssl_pose.scheduling import PipelineError
-from ssl_pose.sweep import cause, cluster, forget, missing_cells, resources, stages_of
+from ssl_pose.sweep import cause, cluster, forget, missing_cells, resources, room, stages_of
 from ssl_pose.workspace import Workspace
 from tests.test_pipeline import Copy
 
@@ -54,6 +54,17 @@ def test_a_cell_takes_its_threads_and_the_share_of_a_gpu_that_was_asked_for():
     assert resources(training, 0.0) == {"num_cpus": 6, "num_gpus": 0}
     assert resources(replace(training, device="cuda"), 0.0) == {"num_cpus": 6, "num_gpus": 3.0}
     assert resources(replace(training, device="cuda", num_processes=1), 0.25) == {"num_cpus": 2, "num_gpus": 0.25}
+    assert resources(replace(training, device="auto"), 1.0) == {"num_cpus": 6, "num_gpus": 3.0}  # each process one
+    with pytest.raises(PipelineError, match=r"3 processes of 0.5 GPUs are 1.5, .* use GPUS=1"):
+        resources(replace(training, device="cuda"), 0.5)
+
+
+def test_a_cell_fits_on_one_host_or_not_at_all():
+    hosts = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}, {"Alive": True, "Resources": {"CPU": 6.0}},
+             {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+    assert room(hosts, {"num_cpus": 2, "num_gpus": 0}) == 2 + 3
+    assert room(hosts, {"num_cpus": 1, "num_gpus": 0.5}) == 2
+    assert room(hosts, {"num_cpus": 8, "num_gpus": 0}) == 0  # though both together have ten
 
 
 def test_a_missing_ray_and_a_failed_cell_are_one_line(monkeypatch: pytest.MonkeyPatch):
