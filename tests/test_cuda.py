@@ -19,6 +19,7 @@ from ssl_pose.augment import render_views, sample_views
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config
 from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting
+from ssl_pose.judging import evaluate_run
 from ssl_pose.pseudo_label import update_ema
 from ssl_pose.read_ahead import ReadAhead, Resident
 from ssl_pose.seeding import make_generator
@@ -190,3 +191,17 @@ def test_a_run_whose_crops_do_not_fit_the_gpu_ends_as_one_whose_do(tmp_path, mon
     expected = run(tmp_path / "at_hand")
     monkeypatch.setattr(read_ahead, "SHARE_OF_FREE_MEMORY", 0.0)
     assert_same_run(run(tmp_path / "streamed"), expected)
+
+
+def test_a_run_is_judged_as_on_the_cpu(tmp_path):
+    run(tmp_path)
+    crops, found = make_crops(24), {}
+    for device in ("cpu", "cuda"):
+        config = small_config()
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, device=device))
+        folder = tmp_path / device
+        folder.mkdir()
+        found[device] = evaluate_run(config, "full", 0, crops, crops, np.arange(24) < 8, tmp_path / "model.safetensors",
+                                     folder)
+    assert found["cuda"]["pck"] == pytest.approx(found["cpu"]["pck"], abs=2.0)  # percent; an arg-max may move by a cell
+    assert found["cuda"]["pseudo"].keys() == found["cpu"]["pseudo"].keys()
