@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -143,12 +144,19 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Cell]:
         try:
             for done in as_completed(waiting):
                 yield done.result()
-        except KeyboardInterrupt:  # SIGTERM too: what runs saves its state, as if it had been sent there
-            for worker in multiprocessing.active_children():
-                worker.terminate()
+        except KeyboardInterrupt:  # SIGTERM too
+            _stop(multiprocessing.active_children())
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _stop(workers: Sequence[BaseProcess]) -> None:
+    """Ends processes, whose cells save their state; asked again, since each takes one cell more from its queue."""
+    while alive := [worker for worker in workers if worker.is_alive()]:
+        for worker in alive:
+            worker.terminate()
+        alive[0].join(timeout=1.0)
 
 
 def _run_here(cell: Cell) -> Cell:

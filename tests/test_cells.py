@@ -141,7 +141,8 @@ def test_cells_that_are_told_to_stop_save_their_state_and_do_not_run_to_their_en
     long = {"training.steps": 100_000, "training.checkpoint_every": 100_000, "training.log_every": 1}
     Path("params.yaml").write_text(yaml.safe_dump(override(numbers, long)))
     script = ("import signal; from ssl_pose.cells import run_cells; "
-              "signal.signal(signal.SIGTERM, signal.default_int_handler); list(run_cells([('supervised', 0)], 1))")
+              "signal.signal(signal.SIGTERM, signal.default_int_handler); "
+              "list(run_cells([('supervised', 0), ('teacher_student', 0)], 1))")
     running = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     assert next(line for line in running.stdout if line.startswith("supervised, seed 0: step"))
@@ -149,3 +150,4 @@ def test_cells_that_are_told_to_stop_save_their_state_and_do_not_run_to_their_en
     assert running.wait(timeout=60) != 0
     assert list(here.state("supervised", "seed-0").iterdir())
     assert not here.model("supervised", 0).exists()
+    assert not here.run("teacher_student", 0).exists()
