@@ -93,7 +93,8 @@ def test_a_profile_with_one_label_count_gives_empty_tables_and_a_figure(tmp_path
 
 
 def test_a_profile_holds_three_label_counts_of_three_methods_and_longer_supervised_training():
-    curves = {title: set(arms) for title, arms in label_counts.label_curves(open_profile("label_counts").config).items()}
+    config = open_profile("label_counts").config
+    curves = {title: set(arms) for title, arms in label_counts.label_curves(config).items()}
     assert curves.pop("Supervised") > {60, 100, 200}
     assert curves.pop("Supervised for as long as ours") == {100, 200}
     assert list(curves.values()) == [{60, 100, 200}] * 3
