@@ -56,8 +56,12 @@ def measure(names: list[str], folder: Path) -> None:
 
 def is_measured(name: str) -> bool:
     """Whether the kept result of benchmark `name` is one of today's code, on this kind of device."""
-    path = FOLDER / f"{result_name(name)}.json"
-    return path.exists() and load(path.stem)["code_sha"] == measured_code()
+    return is_kept(name) and load(result_name(name))["code_sha"] == measured_code()
+
+
+def is_kept(name: str, folder: Path | None = None) -> bool:
+    """Whether `folder` (none: git's) has a result of benchmark `name` on this kind of device."""
+    return ((folder or FOLDER) / f"{result_name(name)}.json").exists()
 
 
 def result_name(name: str) -> str:
@@ -69,16 +73,18 @@ def check(names: list[str]) -> int:
 
     What has grown is measured again, and the least counts: other work on the machine makes ratios grow, never shrink.
     """
-    for name in [name for name in names if not (FOLDER / f"{result_name(name)}.json").exists()]:
-        names.remove(name)
-        print(f"warning: {name} was never measured on such a device, so that nothing can have grown", file=sys.stderr)
+    for name in names:
+        if not is_kept(name):
+            print(f"warning: {name} was never measured on such a device, so that nothing can have grown",
+                  file=sys.stderr)
+    names = [name for name in names if is_kept(name)]
     kept = {name: load(result_name(name))["ratios"] for name in names}
     least: dict[str, dict[str, float]] = {name: {} for name in names}
     grown: list[str] = []
     for _ in range(ATTEMPTS):
         with tempfile.TemporaryDirectory() as folder:
             measure(names, Path(folder))
-            measured = [name for name in names if (Path(folder) / f"{result_name(name)}.json").exists()]
+            measured = [name for name in names if is_kept(name, Path(folder))]
             for name in measured:
                 for key, value in load(result_name(name), Path(folder))["ratios"].items():
                     least[name][key] = min(value, least[name].get(key, value))
