@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ssl_pose.backbones import hrnet_backbone, resnet_backbone
 from ssl_pose.config import ModelConfig
 from ssl_pose.files import write_bytes
+from ssl_pose.precision import passes_in
 from ssl_pose.skeleton import NUM_KEYPOINTS
 
 RESNET_CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048, "resnet152": 2048}
@@ -126,8 +127,8 @@ def build_model(config: ModelConfig, seed: int | None = None) -> nn.Module:
 
 
 def predict_heatmaps(network: nn.Module, images: Tensor, precision: str = "fp32") -> Tensor:
-    """Heatmaps (B, K, h, w) in float32; `precision` 'bf16' runs the network, and only it, under autocast."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    """Heatmaps (B, K, h, w) in float32; `precision` 'bf16' runs the network, and only it, in it."""
+    with passes_in(precision, images.device.type):
         heatmaps = network(images)
     return heatmaps.float()
 

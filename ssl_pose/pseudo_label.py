@@ -135,15 +135,17 @@ def denoise(
 def shape_target(heatmaps: Tensor, method: MethodConfig, heatmap_sigma: float) -> tuple[Tensor, Tensor]:
     """What ensembles (B, K, h, w) become as targets, and the joints' weights (B, K), by `method.target`.
 
-    'soft': as they are. 'rescaled': with peak 1. 'thresholded': as they are, without the joints under the
-    threshold. 'refined': a clean Gaussian at every peak. 'threshold_and_refine': both, the paper's.
+    'soft': as they are. 'rescaled': with peak 1 where the peak reaches the threshold, else as they are: noise
+    without a peak, divided by it, would become the target. 'thresholded': as they are, without the joints under
+    the threshold. 'refined': a clean Gaussian at every peak. 'threshold_and_refine': both, the paper's.
     """
     threshold = method.confidence_threshold if method.thresholds else 0.0
     if method.redraws:
         return threshold_and_refine(heatmaps, threshold, heatmap_sigma, method.below_threshold)
     peak = heatmaps.amax(dim=(2, 3))
     if method.target == "rescaled":
-        return heatmaps / peak.clamp(min=SMALLEST_PEAK)[..., None, None], torch.ones_like(peak)
+        divisor = torch.where(peak >= max(method.confidence_threshold, SMALLEST_PEAK), peak, 1.0)
+        return heatmaps / divisor[..., None, None], torch.ones_like(peak)
     if method.target == "thresholded":
         return without_weak(heatmaps, peak >= threshold, method.below_threshold)
     return heatmaps, torch.ones_like(peak)

@@ -25,7 +25,7 @@ ORDER = """
 files lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
 coco fingerprints persons photos crops packing splits
-augment strong_paths backbones model read_ahead batches pseudo_label losses frameworks
+augment strong_paths backbones precision model read_ahead batches pseudo_label losses frameworks
 provenance schedules distributed launching
 loop training costs
 predictions scoring population peaks pseudo_quality evaluation judging pseudo_export suppression inference published

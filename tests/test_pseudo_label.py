@@ -223,7 +223,7 @@ def test_targets_are_soft_rescaled_thresholded_refined_or_both():
     clean = render_heatmaps(torch.tensor([[[7.0, 9.0], [15.0, 20.0]]]), SIZE, SIGMA)
     kept = torch.tensor([0.0, 1.0])[None, :, None, None]
     expected = {
-        "soft": (peaks * wide, [1.0, 1.0]), "rescaled": (wide, [1.0, 1.0]),
+        "soft": (peaks * wide, [1.0, 1.0]), "rescaled": (torch.cat([peaks[:, :1], kept[:, 1:]], 1) * wide, [1.0, 1.0]),
         "thresholded": (kept * peaks * wide, [0.0, 1.0]), "refined": (clean, [1.0, 1.0]),
         "threshold_and_refine": (kept * clean, [0.0, 1.0]),
     }
