@@ -7,8 +7,8 @@ roundings are made and the sums left to float32's convolution, so that a profile
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -32,11 +32,12 @@ class RoundedConvolutions(TorchFunctionMode):
             return func(*rounded, **(kwargs or {})).bfloat16()
 
 
-def passes_in(precision: str, device_type: str) -> AbstractContextManager:
-    """The context in which a network on 'cpu' or 'cuda' computes in `precision`, 'fp32' or 'bf16'."""
-    context = ExitStack()
-    if precision == "bf16":
-        context.enter_context(torch.autocast(device_type, torch.bfloat16))
-        if device_type == "cpu" and torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16:
-            context.enter_context(RoundedConvolutions())
-    return context
+@contextmanager
+def passes_in(precision: str, device_type: str) -> Iterator[None]:
+    """A context in which a network on 'cpu' or 'cuda' computes in `precision`, 'fp32' or 'bf16'."""
+    with ExitStack() as context:
+        if precision == "bf16":
+            context.enter_context(torch.autocast(device_type, torch.bfloat16))
+            if device_type == "cpu" and torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16:
+                context.enter_context(RoundedConvolutions())
+        yield
