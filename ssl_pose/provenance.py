@@ -54,9 +54,9 @@ def hash_code(*others: Path) -> str:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """Processor, its usable cores, threads of this process, and the GPU if there is one."""
+    """Processor and its vector instructions, its usable cores, threads of this process, and the GPU if there is one."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": f"{_cpu_name()} ({torch.backends.cpu.get_cpu_capability()})",  # speed and last bits hang on both
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

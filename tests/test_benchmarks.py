@@ -17,6 +17,7 @@ from benchmarks.results import FOLDER, load, significant, store, unmeasured, wor
 from benchmarks.roofline import count_bytes
 from benchmarks.step import FRAMEWORK_CASES, measure, on_a_cpu
 from ssl_pose.profiles import open_profile
+from ssl_pose.provenance import describe_hardware
 
 RESULT = {"rows": [{"work": "step", "ms": 12.5}], "hardware": {"gpu": None, "cpu": "a CPU", "threads": 1},
           "versions": {"torch": "2.6"}, "code_sha": "abc"}
@@ -74,6 +75,11 @@ def test_a_result_says_how_it_came_about(path: Path):
     result = json.loads(path.read_text())
     assert {"git_sha", "code_sha", "versions", "hardware", "rows", "ratios"} <= result.keys()
     assert result["rows"]
+
+
+def test_hardware_names_the_instructions_of_its_processor():
+    """Two processors of one name differed by AVX-512, and with it by an order of magnitude in bf16."""
+    assert describe_hardware()["cpu"].endswith(f" ({torch.backends.cpu.get_cpu_capability()})")
 
 
 def test_bytes_are_those_that_operations_read_and_write_and_views_and_empty_tensors_move_none():
