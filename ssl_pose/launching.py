@@ -64,11 +64,11 @@ def launch(function: str, config: Config, crops: CropSet, labeled: np.ndarray, s
 def work(folder: Path, functions: dict[str, Callable]) -> None:
     """What each of the launched processes does: joins the others and runs the job in `folder`."""
     job = json.loads((folder / "job.json").read_text())
-    config, crops = parse_config(job["config"]), load_crops(job["crops"])
-    labeled = np.zeros(len(crops), bool)
-    labeled[job["labeled"]] = True
     arguments = {name: Path(value) for name, value in job["paths"].items()} | job["values"]
     try:
+        config, crops = parse_config(job["config"]), load_crops(job["crops"])
+        labeled = np.zeros(len(crops), bool)
+        labeled[job["labeled"]] = True
         with _joined(config.training, job["launcher"]) as processes:
             functions[job["function"]](config=config, crops=crops, labeled=labeled, processes=processes, **arguments)
     except Exception as error:

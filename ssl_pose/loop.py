@@ -166,7 +166,7 @@ def _keep_before_collapse(loop: Loop, training: TrainingConfig, name: str, state
         loop.standing = False
         if loop.processes.writes:
             with contextlib.suppress(FileNotFoundError):  # before the first checkpoint there is none
-                (state / "state.pt").replace(state / "before_collapse.pt")
+                write_bytes((state / "state.pt").read_bytes(), state / "before_collapse.pt")
 
 
 def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, float]:
@@ -201,6 +201,8 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
         return  # not there, or cut short: begin anew
     if not isinstance(content, dict) or content.get("key") != key:
+        if loop.processes.writes:
+            print(f"{state}/state.pt was made with other numbers, data or code; the run begins anew", flush=True)
         return
     for role, network in loop.networks.items():
         network.load_state_dict(content["networks"][role])

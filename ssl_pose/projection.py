@@ -40,9 +40,13 @@ def project(notebook: Path, package: Path) -> str:
     """The projection of one notebook: its cells, then the modules that it reaches, by name."""
     cells = code_cells(notebook)
     parts = [f"# cell {index}{tags}\n{strip(source)}" for index, (tags, source) in enumerate(cells)]
-    for module in reached_modules("\n".join(source for _, source in cells), package):
-        parts.append(f"# module {module}\n{strip(module_path(module, package).read_text())}")
-    return "\n".join(parts)
+    return "\n".join([*parts, *project_modules("\n".join(source for _, source in cells), package)])
+
+
+def project_modules(source: str, package: Path) -> list[str]:
+    """The modules that `source` reaches, each under its name."""
+    return [f"# module {module}\n{strip(module_path(module, package).read_text())}"
+            for module in reached_modules(source, package)]
 
 
 def code_cells(notebook: Path) -> list[tuple[str, str]]:

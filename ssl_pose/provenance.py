@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -17,10 +18,10 @@ PACKAGE = Path(__file__).resolve().parent
 VERSIONS_OF = ("torch", "torchvision", "numpy", "pycocotools")
 
 
-def describe_run(config_hash: str, data_hash: str, wall_seconds: float) -> dict[str, Any]:
-    """The record of a run that ends now in this process."""
+def describe_run(code: dict[str, Any], config_hash: str, data_hash: str, wall_seconds: float) -> dict[str, Any]:
+    """The record of a run that ends now in this process and began with `code`, what `describe_code` said then."""
     return {
-        **describe_code(),
+        **code,
         "config_sha": config_hash,
         "data_sha": data_hash,
         "versions": describe_versions(),
@@ -30,6 +31,7 @@ def describe_run(config_hash: str, data_hash: str, wall_seconds: float) -> dict[
     }
 
 
+@functools.cache  # a process runs what it imported, whatever is edited under it
 def describe_code(*folders: str) -> dict[str, Any]:
     """Commit of the code, and whether tracked files of library, notebooks and `folders` differ from it.
 

@@ -8,6 +8,7 @@ over 1 both functions hand the run to as many processes (launching.py) and wait 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import time
@@ -28,7 +29,8 @@ from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
 from ssl_pose.launching import launch
 from ssl_pose.loop import TrainingError, describe_collapse, make_ready, open_loop, optimise
 from ssl_pose.model import build_model, load_networks, save_networks
-from ssl_pose.provenance import describe_run, hash_code
+from ssl_pose.projection import project_modules
+from ssl_pose.provenance import PACKAGE, describe_code, describe_run
 from ssl_pose.pseudo_label import update_ema
 from ssl_pose.schedules import constant_rate, run_schedule
 from ssl_pose.seeding import stream_seed
@@ -86,7 +88,7 @@ def _train_here(
     model_path: Path, results: Path, state: Path, processes: Processes,
 ) -> dict[str, Any]:
     """`train_run` in this process, one of `processes`."""
-    began = time.monotonic()
+    began, code = time.monotonic(), describe_code()
     arm, name = config.arm(arm_name), f"{arm_name}, seed {seed}"
     framework = FRAMEWORKS[arm.framework]
     config_hash = run_fingerprint(config, arm_name, seed)
@@ -117,7 +119,7 @@ def _train_here(
     after_step = _ema_update(teachers, students, arm, num_steps) if arm.uses_ema else None
     schedule = run_schedule(config.training, pool_size, arm.relative_steps)
     optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
-    record = describe_run(config_hash, crops.content_sha256, time.monotonic() - began) | {
+    record = describe_run(code, config_hash, crops.content_sha256, time.monotonic() - began) | {
         "arm": arm_name, "seed": seed, "steps": num_steps, "num_processes": processes.count,
         "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0,
         "image_passes": count_passes(arm, config.training, num_steps, pool_size),
@@ -254,4 +256,10 @@ def _config_hash(config: Config, name: str, arm: ArmConfig | None = None) -> str
 
 def _state_key(config_hash: str, crops: CropSet, labeled: np.ndarray) -> str:
     """What a resume state must have been made with: numbers, data, labels and code."""
-    return fingerprint(config_hash, np.flatnonzero(labeled).tolist(), crops.content_sha256, hash_code())
+    return fingerprint(config_hash, np.flatnonzero(labeled).tolist(), crops.content_sha256, _code())
+
+
+@functools.cache  # a process runs what it imported, whatever is edited under it
+def _code() -> list[str]:
+    """The modules that training reaches, without their prose: a comment is no reason to begin anew."""
+    return project_modules(f"import {__name__}", PACKAGE)

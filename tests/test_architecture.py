@@ -22,7 +22,7 @@ LONGEST_FUNCTION = 50  # lines
 
 # Data flows one way: a module imports only modules above it.
 ORDER = """
-files lifeline config seeding skeleton geometry heatmap metrics
+files projection lifeline config seeding skeleton geometry heatmap metrics
 draws render body clothing backdrop scene synthetic
 coco fingerprints persons photos crops packing splits
 augment strong_paths backbones precision model read_ahead batches pseudo_label losses frameworks
@@ -33,7 +33,7 @@ challenge download
 results paper statistics matching resampling label_analysis readings ablations
 label_counts phases
 claims tables figures pictures reporting overlays own_photos
-own_data workspace preparation exploring profiles arms logbook exporting projection scheduling
+own_data workspace preparation exploring profiles arms logbook exporting scheduling
 notebook notebook_rules pipeline
 cells sweep planning __main__
 """

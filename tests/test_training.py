@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -265,3 +266,29 @@ def test_a_length_in_epochs_is_that_many_passes_over_the_pool_for_every_arm(conf
         rates = [row["learning_rate"] for row in rows]
         assert rates == pytest.approx([training.learning_rate] * 8 + [training.learning_rate / 10] * 4)
         assert json.loads((tmp_path / arm / "train.json").read_text())["steps"] == 12
+
+
+def test_a_state_of_other_numbers_is_refused_with_a_line(config, crops, tmp_path, capsys):
+    run(config, crops, tmp_path)
+    assert "begins anew" not in capsys.readouterr().out
+    faster = replace(config, training=replace(config.training, learning_rate=2 * config.training.learning_rate))
+    found = run(faster, crops, tmp_path)
+    assert f"{tmp_path}/state/full/state.pt was made with other numbers, data or code" in capsys.readouterr().out
+    (tmp_path / "fresh").mkdir()
+    shutil.copy(tmp_path / "burn_in.safetensors", tmp_path / "fresh")
+    assert found == run(faster, crops, tmp_path / "fresh")
+
+
+def test_a_state_is_of_other_code_where_a_module_of_training_changed_but_not_for_a_comment(tmp_path, monkeypatch):
+    package = tmp_path / "ssl_pose"
+    shutil.copytree(training_module.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(training_module, "PACKAGE", package)
+    code = training_module._code.__wrapped__
+    before = code()
+    for module, text in (("loop", "# a comment"), ("figures", "NOT_REACHED = 1")):
+        with (package / f"{module}.py").open("a") as file:
+            file.write(f"{text}\n")
+    assert code() == before
+    with (package / "losses.py").open("a") as file:
+        file.write("REACHED = 1\n")
+    assert code() != before
