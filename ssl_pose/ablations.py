@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import pandas as pd
 
 from ssl_pose import statistics
 from ssl_pose.config import ArmConfig, Config
+
+EQUAL_COST = 0.02  # share by which passes of equal cost may differ
 
 
 def ablation_groups(config: Config) -> dict[str, list[str]]:
@@ -47,6 +50,20 @@ def ablation_table(scores: pd.DataFrame, provenance: pd.DataFrame, config: Confi
 
 COLUMNS = ["group", "arm", "title", "baseline", "what differs", "AP_mean", "AP_std", "PCK_mean", "PCK_std",
            "difference_mean", "difference_std", "low", "high", "cost", "seeds"]
+
+
+def equal_cost_pairs(provenance: pd.DataFrame, config: Config) -> list[tuple[str, str]]:
+    """Arms (longer, shorter) of the same labels that train for as many image passes, within 2 %, in unequal steps."""
+    passes = provenance.groupby("arm").image_passes.mean()
+    arms = sorted(passes.index, key=lambda name: -config.arm(name).relative_steps)
+
+    def alike(one: ArmConfig, other: ArmConfig) -> bool:
+        return (one.labels, one.label_count) == (other.labels, other.label_count)
+
+    return [(longer, shorter) for longer, shorter in combinations(arms, 2)
+            if config.arm(longer).relative_steps > config.arm(shorter).relative_steps
+            and alike(config.arm(longer), config.arm(shorter))
+            and abs(passes[longer] / passes[shorter] - 1) <= EQUAL_COST]
 
 
 def describe_difference(arm: ArmConfig, baseline: ArmConfig) -> str:

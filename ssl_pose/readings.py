@@ -13,9 +13,10 @@ from ssl_pose.matching import persons_of
 from ssl_pose.metrics import correct_keypoints
 from ssl_pose.predictions import dequantize, read_predictions
 from ssl_pose.results import grid, load_persons, read_json, run_file
-from ssl_pose.scoring import HEADLINE_THRESHOLD, mean_of_known
+from ssl_pose.scoring import HEADLINE_THRESHOLD, mean_of_known, score_coco
 
 NUM_BINS = 10
+THIRDS = ("smallest", "middle", "largest")  # of the people
 
 
 def load_decoding(results: Path, config: Config, arms: Iterable[str] | None = None) -> pd.DataFrame:
@@ -39,6 +40,31 @@ def load_reported(
         values = {name: [scores[name] for scores in reported] for name in names}
         rows.append({"arm": arm, "seed": seed} | {name: mean_of_known(found) for name, found in values.items()})
     return pd.DataFrame(rows)
+
+
+def load_thirds(results: Path, config: Config, arms: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a run: AP of the `smallest`, `middle` and `largest` third of the people by area, each as if alone.
+
+    COCO's sizes are fixed in px, and a test set may have next to nobody of one; these have equally many people.
+    """
+    persons = persons_of(load_persons(results))
+    thirds = dict(zip(THIRDS, np.array_split(np.argsort(persons.area, kind="stable"), len(THIRDS)), strict=True))
+    rows = []
+    for arm, seed in grid(config, arms):
+        predictions = read_predictions(run_file(results, arm, seed, "predictions.parquet"))
+        reported = [predictions[number] for number in config.arm(arm).reported_networks]
+        rows.append({"arm": arm, "seed": seed} | {
+            name: mean_of_known([score_coco(persons.subset(people), dequantize(part.keypoints)[people],
+                                            part.score[people])["AP"] for part in reported])
+            for name, people in thirds.items()
+        })
+    return pd.DataFrame(rows)
+
+
+def calibration_error(bins: pd.DataFrame) -> pd.Series:
+    """Mean gap between confidence and the share that is right over the bins of `load_reliability`, points, an arm."""
+    gap = (100.0 * bins.confidence - bins.correct).abs()
+    return gap.groupby(bins.arm, sort=False).mean()
 
 
 def load_per_joint(results: Path, config: Config, arms: Iterable[str] | None = None) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import jinja2
 import pandas as pd
 
 from ssl_pose import paper, statistics
-from ssl_pose.claims import CONFIRMING_SEEDS, OTHER_READINGS, read_ledger
+from ssl_pose.claims import CONFIRMING_SEEDS, FROZEN_ARM, OTHER_READINGS, read_ledger
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
 from ssl_pose.results import MODES, ResultsError, load_provenance
@@ -77,7 +77,7 @@ SECTIONS = (
         "do not compare, orders and differences do.",
         (("table_2", "Frameworks with and without threshold-and-refine"),
          ("table_2_paired", "Paired differences, points of AP, with 95 % intervals"),
-         ("same_start", "The same between networks of one start: first student and EMA teacher")),
+         ("same_start", "The same between networks of one start: first student, EMA teacher, supervised")),
         (("table_2", "Ours beside the paper's", "AP of the arms of Table 2 per seed, beside the paper's mAP values"),),
         notebook="60_teacher_or_dual",
     ),
@@ -107,7 +107,7 @@ SECTIONS = (
         (("coverage", "Coverage against precision over the threshold (ring: the arm's threshold)",
           "Curves of the share of correct joints over the share of joints kept, per arm and ensemble"),
          ("peaks", "Peak height and share kept along training",
-          "Two panels over training steps: mean peak of pseudo-heatmaps, share of joints kept")),
+          "Over training steps: mean peak of pseudo-heatmaps, shares of joints kept and agreed on")),
         notebook="64_threshold_and_refine",
     ),
     Section(
@@ -135,7 +135,8 @@ SECTIONS = (
         "adjusted for their number. They explore; no verdict rests on them. “Cost” is what training takes, in passes "
         "of an image through a network, over the baseline's.",
         (("ablations", "Every variation, its options, its difference and its cost"),
-         ("costs", "Accuracy and the image passes of training, in millions")),
+         ("costs", "Accuracy and the image passes of training, in millions"),
+         ("equal_cost", "Arms that cost the same in unequal steps: the longer one less the other, points of AP")),
         (("ablations", "Differences from the baseline", "A row an arm: difference of AP with its interval, by group"),
          ("costs", "Accuracy against compute", "AP over the image passes of training, a numbered point an arm")),
         notebook="74_ablations",
@@ -165,8 +166,10 @@ SECTIONS = (
         "readings", "The same networks, read in other ways",
         "Other decoders, with and without flip test; large and small people; joint by joint. “Oracle” decodes the "
         "true heatmaps: what it falls short of 100 is lost by encoding and decoding alone.",
-        (("decoding", "AP by decoder"), ("sizes", "AP by OKS threshold and size, and recall"),
-         ("per_joint", "PCK@0.2 of each joint, %")),
+        (("decoding", "AP by decoder"),
+         ("sizes", "AP by OKS threshold, by size (COCO's; thirds of the people), and recall"),
+         ("per_joint", "PCK@0.2 of each joint, %"),
+         ("calibration", "Mean gap between a peak's height and the share of joints that are right, points")),
         (("reliability", "Is a confident joint a right one?",
           "Share of right joints over the height of their peaks, a line an arm"),),
         notebook="72_readings",
@@ -229,31 +232,43 @@ def verdict_counts(ledger: pd.DataFrame) -> dict[str, int]:
     return primary.verdict.value_counts(sort=False).to_dict()
 
 
-def readme_block(ledger: pd.DataFrame, table_1: pd.DataFrame, table_2: pd.DataFrame, num_seeds: int) -> str:
-    """The README's table: a row a number or claim of the paper, ours beside it, with interval and verdict."""
+def readme_block(
+    ledger: pd.DataFrame, table_1: pd.DataFrame, table_2: pd.DataFrame, num_seeds: int, frozen: str
+) -> str:
+    """The README's table: a row a number or claim of the paper, ours beside it, with interval and verdict.
+
+    Of the readings of Table 1 that carry no verdict, those of the arm titled `frozen` are shown.
+    """
     primary = ledger[ledger.family == "primary"]
     rows = [
         {"paper's claim": claim.title, "source": claim.source, "paper, points": claim.paper,
          "ours, points_mean": claim.difference, "ours, points_std": claim.difference_std,
-         "low": claim.interval[0] if claim.interval else None,
-         "high": claim.interval[1] if claim.interval else None, "verdict": claim.verdict}
+         "effect_mean": claim.effect, "low": claim.interval[0] if claim.interval else None,
+         "high": claim.interval[1] if claim.interval else None, "verdict": _with_seeds(claim)}
         for claim in primary.itertuples()
     ]
-    claims = to_markdown(pd.DataFrame(rows)).replace("| interval |", "| interval, % of headroom |")
+    claims = to_markdown(pd.DataFrame(rows))
     accuracy = to_markdown(table_2[["title", "paper", "AP_mean", "AP_std", "PCK_mean", "PCK_std"]])
-    read = table_1[~table_1.reading.isin(OTHER_READINGS.values())]
+    read = table_1[~table_1.reading.isin(OTHER_READINGS.values()) | (table_1.networks == frozen)]
     columns = ["networks", "reading", *(f"{mode}_{part}" for mode in MODES for part in ("mean", "std"))]
     return "\n\n".join([
         f"Ours: mean ± standard deviation over {num_seeds} seeds, %. Levels do not compare with the paper's "
         f"(COCO, 1K labelled images: supervised {paper.SUPERVISED_MAP}, all labels {paper.ALL_LABELS_MAP} "
         "mAP); orders and shares of the headroom do.",
         "**Table 2: frameworks** (paper: mAP)", accuracy,
-        "**Table 1: PCK of pseudo-heatmaps** (two more readings are in the report; thresholds are each arm's own: the "
-        "second reading compares within a row)", to_markdown(read[columns]),
-        "**Claims** (intervals at Holm's levels)", claims,
+        "**Table 1: PCK of pseudo-heatmaps** (thresholds are each arm's own: the second reading compares within a row; "
+        "the last two carry no verdict)", to_markdown(read[columns]),
+        "**Claims** (effects in percent of the headroom, intervals at Holm's levels)", claims,
         f"**Checks** that every semi-supervised arm beats the supervised one and all labels beat every arm: "
         f"{checks_sentence(ledger)}",
     ])
+
+
+def _with_seeds(claim: Any) -> str:
+    """The verdict of a row of the ledger; where it is open, with the seeds that it would take."""
+    if claim.verdict != statistics.UNDECIDED or not claim.seeds_needed > 0:
+        return claim.verdict
+    return f"{claim.verdict}; {claim.seeds_needed:.0f} seeds would find an effect of delta"
 
 
 def checks_sentence(ledger: pd.DataFrame) -> str:
@@ -282,7 +297,8 @@ def update_readme(readme: Path, block: str) -> bool:
 def readme_from_results(results: Path, config: Config) -> str:
     """`readme_block` from the files of a finished profile."""
     tables = [pd.read_csv(find_file([results], f"tables/{name}.csv")) for name in ("table_1", "table_2")]
-    return readme_block(read_ledger(find_file([results], "claims.json")), *tables, len(config.seeds))
+    frozen = config.arms[FROZEN_ARM].title if FROZEN_ARM in config.arms else ""
+    return readme_block(read_ledger(find_file([results], "claims.json")), *tables, len(config.seeds), frozen)
 
 
 def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:

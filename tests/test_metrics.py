@@ -131,3 +131,22 @@ def test_scores_do_not_depend_on_the_frame(scale):
     assert metrics.pck(scale * predicted, scale * true, visibility, scale * lengths, 0.1) == metrics.pck(
         predicted, true, visibility, lengths, 0.1
     )
+
+
+def test_the_accuracy_of_training_scripts_is_counted_as_published():
+    """Heatmaps of 20x10 cells: x is divided by 2 and y by 1, the other way round than their extents would ask."""
+    true = np.full((1, NUM_KEYPOINTS, 2), 5.0)
+    visibility = np.zeros((1, NUM_KEYPOINTS))
+    visibility[0, :4] = 2
+    predicted = true.copy()
+    predicted[0, 0, 0] += 0.99  # of 2 cells: 0.495
+    predicted[0, 1, 1] += 0.5  # of 1 cell: 0.5, no longer under it
+    true[0, 2], predicted[0, 2] = (1.0, 5.0), (9.0, 9.0)  # a true cell at 1 is skipped, however wrong
+    predicted[0, 4] = 0.0  # not annotated
+    size = (20, 10)
+    assert metrics.peer_accuracy(predicted, true, visibility, size) == pytest.approx(2 / 3)  # joints 0, 1 and 3
+    again, more = np.concatenate([predicted, predicted]), visibility.copy()
+    more[0, 0] = 0  # joint 1 of both people is wrong, joint 0 of one right: joints count the same, not people
+    found = metrics.peer_accuracy(again, np.concatenate([true, true]), np.concatenate([visibility, more]), size)
+    assert found == pytest.approx(2 / 3)
+    assert math.isnan(metrics.peer_accuracy(predicted, true, 0 * visibility, size))

@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_results import AP, fake_config, write_fake_results
 
 from ssl_pose import ablations, figures, readings, results
+from ssl_pose.matching import persons_of
+from ssl_pose.predictions import Predictions, quantize, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,32 @@ def test_a_figure_of_reliability_has_a_line_an_arm_and_the_diagonal(tree, config
     bins = readings.load_reliability(tree, config, ["full"])
     figure = figures.draw_reliability(bins, {"full": "Whole method"})
     assert len(figure.axes[0].lines) == 2
+
+
+def test_thirds_of_the_people_by_area_are_scored_alone(tmp_path, config):
+    """The largest third is predicted exactly, everybody else far away."""
+    tree = write_fake_results(tmp_path / "fake", config)
+    persons = persons_of(results.load_persons(tree))
+    largest = np.argsort(persons.area, kind="stable")[-(len(persons) // 3):]
+    keypoints = quantize(persons.keypoints + 500.0)
+    keypoints[largest] = quantize(persons.keypoints)[largest]
+    confidence = np.full(keypoints.shape[:2], 0.5, np.float16)
+    path = results.run_file(tree, "supervised", 0, "predictions.parquet")
+    write_predictions(path, [Predictions(0, keypoints, confidence, confidence.mean(1, dtype=np.float32))])
+    row = readings.load_thirds(tree, config, ["supervised"]).iloc[0]
+    assert (row.smallest, row.middle, row.largest) == (0, 0, pytest.approx(100))
+
+
+def test_the_calibration_error_is_the_mean_gap_over_bins_whatever_its_sign():
+    bins = pd.DataFrame({"arm": ["a", "a", "b"], "confidence": [0.5, 0.7, 0.9], "correct": [60.0, 60.0, 90.0]})
+    assert readings.calibration_error(bins).to_dict() == {"a": 10.0, "b": 0.0}
+
+
+def test_arms_of_equal_cost_are_those_of_as_many_passes_and_labels_in_unequal_steps(config):
+    base = config.arm("full")
+    arms = {"short": base, "long": replace(base, relative_steps=2.0), "longest": replace(base, relative_steps=3.0),
+            "dear": replace(base, relative_steps=2.0), "few": replace(base, relative_steps=2.0, label_count=7)}
+    passes = {"short": 1000.0, "long": 1019.0, "longest": 990.0, "dear": 1021.0, "few": 1000.0}
+    provenance = pd.DataFrame({"arm": passes.keys(), "seed": 0, "image_passes": passes.values()})
+    pairs = ablations.equal_cost_pairs(provenance, replace(config, arms=arms))
+    assert set(pairs) == {("long", "short"), ("longest", "short")}
