@@ -14,6 +14,7 @@ from benchmarks import evaluation, growth, input_path, options, pipeline, step, 
 from benchmarks.document import refresh
 from benchmarks.results import FOLDER, load, measured_code, store, unmeasured, worsened
 from benchmarks.timing import default_device
+from ssl_pose.provenance import describe_hardware
 
 TOLERANCE = 0.25  # share by which a ratio may grow
 ATTEMPTS = 3  # measurements of what has grown, of which the least counts: ratios that hang on memory move by a third
@@ -78,6 +79,10 @@ def check(names: list[str]) -> int:
             print(f"warning: {name} was never measured on such a device, so that nothing can have grown",
                   file=sys.stderr)
     names = [name for name in names if is_kept(name)]
+    here = describe_hardware()
+    for there in {load(result_name(name))["hardware"]["cpu"] for name in names} - {here["cpu"]}:
+        print(f"warning: kept results are of {there}, this is {here['cpu']}: what hangs on their instructions differs",
+              file=sys.stderr)
     kept = {name: load(result_name(name))["ratios"] for name in names}
     least: dict[str, dict[str, float]] = {name: {} for name in names}
     grown: list[str] = []

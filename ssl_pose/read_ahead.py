@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ssl_pose.coco import DataError
 
+GPU_SHARE = "SSL_POSE_GPU_SHARE"  # environment: of the GPU's memory, what this process may take beside others
 SHARE_OF_FREE_MEMORY = 0.5  # an array that fits into this share of a device's free memory is at hand there
 MOST_EXPECTED = 4  # batches: a labelled and an unlabelled one of this step and of the next
 
@@ -106,11 +107,15 @@ class ReadAhead:
 def open_rows(pixels: np.ndarray, device: torch.device, on_device: str = "auto") -> Resident | ReadAhead:
     """Rows of `pixels` (N, ...) that lie on `device`, or are read ahead of their turn.
 
-    `on_device` is 'always', 'never', or 'auto': if they fit into half of the device's free memory.
+    `on_device` is 'always', 'never', or 'auto': if they fit into half of the device's free memory, of which a process
+    that shares a GPU with others counts its share: they look at the same memory before any of them has filled it.
     """
     if on_device != "auto":
         return (Resident if on_device == "always" else ReadAhead)(pixels, device)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type == "cuda":
+        free = float(os.environ.get(GPU_SHARE, "1")) * torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
     return (Resident if pixels.nbytes <= SHARE_OF_FREE_MEMORY * free else ReadAhead)(pixels, device)
 
 

@@ -29,6 +29,7 @@ from ssl_pose.pipeline import (
     workspace_lock,
 )
 from ssl_pose.profiles import Profile
+from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import PipelineError, Progress
 from ssl_pose.training import choose_device
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
@@ -129,7 +130,8 @@ def run_cells(cells: list[Cell], needs: dict[str, Any], folder: Path, done: list
     import ray
 
     task = ray.remote(max_retries=RETRIES, **needs)(train_cell)
-    waiting = {task.options(name=f"{arm}-{seed}").remote(str(folder), (arm, seed)): (arm, seed) for arm, seed in cells}
+    waiting = {task.options(name=f"{arm}-{seed}").remote(str(folder), (arm, seed), needs["num_gpus"]):
+               (arm, seed) for arm, seed in cells}
     side_by_side = room(ray.nodes(), needs)
     if not side_by_side:
         total = ray.cluster_resources()
@@ -153,9 +155,10 @@ def run_cells(cells: list[Cell], needs: dict[str, Any], folder: Path, done: list
     return failures
 
 
-def train_cell(folder: str, cell: Cell) -> float:
-    """One cell in a process of the cluster; returns its seconds."""
+def train_cell(folder: str, cell: Cell, gpus: float) -> float:
+    """One cell in a process of the cluster that has so many GPUs, or a share of one; returns its seconds."""
     began = time.monotonic()
+    os.environ[GPU_SHARE] = str(gpus if 0 < gpus < 1 else 1)
     os.chdir(folder)
     run_cell(open_workspace("params.yaml", PIPELINE), cell)
     return time.monotonic() - began

@@ -79,6 +79,16 @@ def test_rows_are_at_hand_where_half_of_the_free_memory_holds_them(pixels, monke
         assert type(open_rows(pixels, CPU, "never")) is ReadAhead
 
 
+def test_processes_that_share_a_gpu_count_on_their_shares_of_its_memory(pixels, monkeypatch):
+    """Four cells that start together would each see the whole memory free, and fill it four times."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4 * pixels.nbytes, 4 * pixels.nbytes))
+    for kind in (Resident, ReadAhead):
+        monkeypatch.setattr(read_ahead, kind.__name__, lambda _pixels, _device, kind=kind: kind)
+    for share, kind in (("1", Resident), ("0.5", Resident), ("0.25", ReadAhead)):
+        monkeypatch.setenv(read_ahead.GPU_SHARE, share)
+        assert open_rows(pixels, torch.device("cuda")) is kind
+
+
 @pytest.fixture
 def fetched(monkeypatch) -> list:
     """The batches that were not expected, and so read while the loop waited."""

@@ -351,8 +351,9 @@ def test_the_readme_block_is_replaced_between_its_markers_and_then_left_alone(tm
     scores = results.load_scores(tree, config, paper.TABLE_2)
     quality = results.load_pseudo_quality(tree, config)
     results.write_table(tables.score_table(scores, paper.TABLE_2), tmp_path / "tables" / "table_2.csv")
-    titles = {"dual_student": "Dual-Student"}
-    table_1 = tables.ensemble_table(quality, titles, claims.READINGS, paper.TABLE_1)
+    titles = {"dual_student": "Dual-Student", "full": "Whole"}
+    readings = claims.READINGS | claims.OTHER_READINGS
+    table_1 = tables.ensemble_table(quality[quality.arm.isin(titles)], titles, readings, paper.TABLE_1)
     results.write_table(table_1, tmp_path / "tables" / "table_1.csv")
     claims.write_ledger(claims.build_ledger(tree, config), tmp_path / "claims.json")
     readme = tmp_path / "README.md"
@@ -366,6 +367,23 @@ def test_the_readme_block_is_replaced_between_its_markers_and_then_left_alone(tm
     assert "| Dual-Student | 42.67 |" in text
     assert "T&R helps Dual-Student" in text
     assert not reporting.update_readme(readme, block)
+    refined = [line for line in text.splitlines() if claims.OTHER_READINGS["pck_refined"] in line]
+    assert [line.split(" | ")[0] for line in refined] == ["| Dual-Student"]  # the arm that the ledger reads
+
+
+def test_an_open_verdict_in_the_readme_says_how_many_seeds_would_close_it():
+    rows = [("A > B", "undecided", 12.0), ("C > B", "undecided", None), ("D > B", "contradicted: absent", 4)]
+    ledger = pd.DataFrame([
+        {"title": title, "family": "primary", "source": "s", "paper": None, "difference": 1.0, "difference_std": 1.0,
+         "effect": 1.0, "interval": [0.0, 2.0], "verdict": verdict, "seeds_needed": seeds}
+        for title, verdict, seeds in rows
+    ])
+    table = pd.DataFrame({name: [] for name in (
+        "title", "paper", "AP_mean", "AP_std", "PCK_mean", "PCK_std", "networks", "reading",
+        *(f"{mode}_{part}" for mode in results.MODES for part in ("mean", "std")))})
+    block = reporting.readme_block(ledger, table, table, 8, "")
+    verdicts = [line.split(" | ")[-1].removesuffix(" |") for line in block.splitlines() if " > B" in line]
+    assert verdicts == ["undecided; 12 seeds would find an effect of delta", "undecided", "contradicted: absent"]
 
 
 def test_checks_that_fail_are_named_and_those_of_the_primary_family_are_not_counted():
