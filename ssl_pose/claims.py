@@ -229,7 +229,7 @@ def _resampled_ap(results: Path, config: Config, arms: set[str]) -> Resampled:
 def _resampled_pck(results: Path, config: Config, modes: set[tuple[str, str]]) -> Resampled:
     labels = load_pseudo_labels(results, config, [FROZEN_ARM])
     persons, labels["row"] = np.unique(labels.person, return_inverse=True)
-    weights = draw_weights(len(persons), NUM_DRAWS, np.random.default_rng(0)).astype(np.float32)
+    weights = draw_weights(len(persons), NUM_DRAWS, np.random.default_rng(0)).astype(float)
     found: Resampled = {}
     for seed, run in labels.groupby("seed"):
         joints = np.bincount(run.row, minlength=len(persons))
