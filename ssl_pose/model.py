@@ -127,7 +127,7 @@ def build_model(config: ModelConfig, seed: int | None = None) -> nn.Module:
 
 
 def predict_heatmaps(network: nn.Module, images: Tensor, precision: str = "fp32") -> Tensor:
-    """Heatmaps (B, K, h, w) in float32; `precision` 'bf16' runs the network, and only it, in it."""
+    """Heatmaps (B, K, h, w) in float32; `precision` 'bf16' holds for the network and nothing after it."""
     with passes_in(precision, images.device.type):
         heatmaps = network(images)
     return heatmaps.float()
