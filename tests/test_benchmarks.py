@@ -155,9 +155,21 @@ def test_without_a_whole_run_the_pipeline_is_not_measured_and_what_git_holds_sta
     assert not list(tmp_path.glob("*.json"))
     assert "run `make repro` first" in capsys.readouterr().out
     assert main.check(["pipeline"]) == 0
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if "kept results are of" not in line]
     assert said == [f"warning: {line}" for line in unmeasured("pipeline", {}, load("pipeline")["ratios"])]
     assert said
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_check_on_another_processor_than_the_kept_results_says_so(elsewhere, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {"ratio": 1.0})})
+    store("fake", [{"work": "fake"}], {"ratio": 1.0}, tmp_path)
+    monkeypatch.setattr(main, "FOLDER", tmp_path)
+    monkeypatch.setattr(main, "load", lambda name, folder=tmp_path: load(name, folder))
+    here = describe_hardware()
+    monkeypatch.setattr(main, "describe_hardware", lambda: here | ({"cpu": "another"} if elsewhere else {}))
+    assert main.check(["fake"]) == 0
+    assert ("kept results are of" in capsys.readouterr().err) == elsewhere
 
 
 def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_against_its_passes():
