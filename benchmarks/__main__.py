@@ -79,11 +79,12 @@ def check(names: list[str]) -> int:
             print(f"warning: {name} was never measured on such a device, so that nothing can have grown",
                   file=sys.stderr)
     names = [name for name in names if is_kept(name)]
-    here = describe_hardware()
-    for there in {load(result_name(name))["hardware"]["cpu"] for name in names} - {here["cpu"]}:
-        print(f"warning: kept results are of {there}, this is {here['cpu']}: what hangs on their instructions differs",
+    results = {name: load(result_name(name)) for name in names}
+    here = describe_hardware()["cpu"]
+    for there in {result["hardware"]["cpu"] for result in results.values()} - {here}:
+        print(f"warning: kept results are of {there}, this is {here}: what hangs on their instructions differs",
               file=sys.stderr)
-    kept = {name: load(result_name(name))["ratios"] for name in names}
+    kept = {name: result["ratios"] for name, result in results.items()}
     least: dict[str, dict[str, float]] = {name: {} for name in names}
     grown: list[str] = []
     for _ in range(ATTEMPTS):

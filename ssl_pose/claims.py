@@ -36,16 +36,15 @@ from ssl_pose.config import Config
 from ssl_pose.files import write_text
 from ssl_pose.label_analysis import is_right
 from ssl_pose.matching import match_people, persons_of
-from ssl_pose.predictions import read_predictions
 from ssl_pose.resampling import NUM_DRAWS, draw_weights, mean_ap, two_way_interval, weighted_share
 from ssl_pose.results import (
     grid,
     load_persons,
+    load_predictions,
     load_pseudo_labels,
     load_pseudo_quality,
     load_scores,
     read_json,
-    run_file,
 )
 
 CONFIRMING_SEEDS = 8  # with fewer, verdicts explore
@@ -219,8 +218,7 @@ def _resampled_ap(results: Path, config: Config, arms: set[str]) -> Resampled:
     photos = draw_weights(len(np.unique(persons.image_id)), NUM_DRAWS, np.random.default_rng(0))
     found: Resampled = {}
     for arm, seed in grid(config, sorted(arms)):
-        predictions = read_predictions(run_file(results, arm, seed, "predictions.parquet"))
-        reported = [predictions[number] for number in config.arm(arm).reported_networks]
+        reported = load_predictions(results, config, arm, seed)
         matches = [match_people(persons, part) for part in reported]
         found.setdefault(("AP", arm), {})[seed] = mean_ap(matches, photos)
     return found

@@ -11,8 +11,8 @@ import pandas as pd
 from ssl_pose.config import Config
 from ssl_pose.matching import persons_of
 from ssl_pose.metrics import correct_keypoints
-from ssl_pose.predictions import dequantize, read_predictions
-from ssl_pose.results import grid, load_persons, read_json, run_file
+from ssl_pose.predictions import dequantize
+from ssl_pose.results import grid, load_persons, load_predictions, read_json, run_file
 from ssl_pose.scoring import HEADLINE_THRESHOLD, mean_of_known, score_coco
 
 NUM_BINS = 10
@@ -48,15 +48,15 @@ def load_thirds(results: Path, config: Config, arms: Iterable[str] | None = None
     COCO's sizes are fixed in px, and a test set may have next to nobody of one; these have equally many people.
     """
     persons = persons_of(load_persons(results))
-    thirds = dict(zip(THIRDS, np.array_split(np.argsort(persons.area, kind="stable"), len(THIRDS)), strict=True))
+    parts = np.array_split(np.argsort(persons.area, kind="stable"), len(THIRDS))
+    thirds = [(name, people, persons.subset(people)) for name, people in zip(THIRDS, parts, strict=True)]
     rows = []
     for arm, seed in grid(config, arms):
-        predictions = read_predictions(run_file(results, arm, seed, "predictions.parquet"))
-        reported = [predictions[number] for number in config.arm(arm).reported_networks]
+        reported = load_predictions(results, config, arm, seed)
         rows.append({"arm": arm, "seed": seed} | {
-            name: mean_of_known([score_coco(persons.subset(people), dequantize(part.keypoints)[people],
-                                            part.score[people])["AP"] for part in reported])
-            for name, people in thirds.items()
+            name: mean_of_known([score_coco(third, dequantize(part.keypoints[people]), part.score[people])["AP"]
+                                 for part in reported])
+            for name, people, third in thirds
         })
     return pd.DataFrame(rows)
 
@@ -87,8 +87,7 @@ def load_reliability(results: Path, config: Config, arms: Iterable[str]) -> pd.D
     persons, length = persons_of(table), table.reference_length.to_numpy()
     annotated, frames = persons.visibility > 0, []
     for arm, seed in grid(config, arms):
-        predictions = read_predictions(run_file(results, arm, seed, "predictions.parquet"))
-        reported = [predictions[number] for number in config.arm(arm).reported_networks]
+        reported = load_predictions(results, config, arm, seed)
         right = [correct_keypoints(dequantize(part.keypoints), persons.keypoints, persons.visibility, length,
                                    HEADLINE_THRESHOLD)[annotated] for part in reported]
         joints = pd.DataFrame({"confidence": np.concatenate([part.confidence[annotated] for part in reported]),

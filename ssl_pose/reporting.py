@@ -266,7 +266,7 @@ def readme_block(
 
 def _with_seeds(claim: Any) -> str:
     """The verdict of a row of the ledger; where it is open, with the seeds that it would take."""
-    if claim.verdict != statistics.UNDECIDED or not claim.seeds_needed > 0:
+    if claim.verdict != statistics.UNDECIDED or pd.isna(claim.seeds_needed):
         return claim.verdict
     return f"{claim.verdict}; {claim.seeds_needed:.0f} seeds would find an effect of delta"
 

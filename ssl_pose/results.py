@@ -18,7 +18,7 @@ import pandas as pd
 
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
-from ssl_pose.predictions import MODES, from_thousandths
+from ssl_pose.predictions import MODES, Predictions, from_thousandths, read_predictions
 
 LABEL_COLUMNS = ["network", "person", "joint", "uncertainty",
                  *(f"{value}_{mode}" for mode in MODES for value in ("error", "confidence")), "arm", "seed"]
@@ -47,6 +47,12 @@ def run_file(results: Path, arm: str, seed: int, name: str) -> Path:
     if not path.is_file():
         raise ResultsError(f"run {arm}, seed {seed} has no {name} in {results}: run `make repro` to the end")
     return path
+
+
+def load_predictions(results: Path, config: Config, arm: str, seed: int) -> list[Predictions]:
+    """What the reported networks of a run predict for the validation persons."""
+    predictions = read_predictions(run_file(results, arm, seed, "predictions.parquet"))
+    return [predictions[number] for number in config.arm(arm).reported_networks]
 
 
 def read_json(path: Path) -> dict[str, Any]:

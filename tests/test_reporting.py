@@ -384,6 +384,8 @@ def test_an_open_verdict_in_the_readme_says_how_many_seeds_would_close_it():
     block = reporting.readme_block(ledger, table, table, 8, "")
     verdicts = [line.split(" | ")[-1].removesuffix(" |") for line in block.splitlines() if " > B" in line]
     assert verdicts == ["undecided; 12 seeds would find an effect of delta", "undecided", "contradicted: absent"]
+    unknown = ledger[ledger.seeds_needed.isna()].astype({"seeds_needed": object}).assign(seeds_needed=None)
+    assert "| undecided |" in reporting.readme_block(unknown, table, table, 1, "")  # one seed: no spread, no number
 
 
 def test_checks_that_fail_are_named_and_those_of_the_primary_family_are_not_counted():
