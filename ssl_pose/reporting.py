@@ -9,6 +9,7 @@ list of sections below is the only list of what the page shows; a table or figur
 from __future__ import annotations
 
 import base64
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def render_report(config: Config, results: Path, folders: Sequence[Path]) -> str
         profile=config.profile, seeds=config.seeds, arms=[arm.title for arm in config.arms.values()],
         source=config.data.source, size=config.data.input_size, label_count=config.splits.label_count,
         unit=config.splits.unit, explores=len(config.seeds) < CONFIRMING_SEEDS,
-        verdicts=verdict_counts(ledger), verdict_styles=VERDICT_STYLES,
+        verdicts=verdict_counts(ledger), verdict_styles=VERDICT_STYLES, headroom=headroom_sentence(ledger),
         effort=_page_table(effort_table(provenance)), versions=_page_table(version_table(provenance)),
         collapsed=collapsed_runs(provenance), notebooks=notebooks,
         sections=[_page_section(section, folders) for section in SECTIONS],
@@ -261,6 +262,7 @@ def readme_block(
         "**Claims** (effects in percent of the headroom, intervals at Holm's levels)", claims,
         f"**Checks** that every semi-supervised arm beats the supervised one and all labels beat every arm: "
         f"{checks_sentence(ledger)}",
+        headroom_sentence(ledger),
     ])
 
 
@@ -280,6 +282,18 @@ def checks_sentence(ledger: pd.DataFrame) -> str:
     if not failed:
         return f"{held}."
     return f"{held}; not: {', '.join(failed)}. A claim that rests on such an arm says little about the paper's."
+
+
+def headroom_sentence(ledger: pd.DataFrame) -> str:
+    """Whether the verdicts on AP would outlive a better upper bound, which widens the headroom; empty without any."""
+    claims = ledger[(ledger.family == "primary") & (ledger.measure == "AP")]
+    if claims.empty:
+        return ""
+    scale = min(statistics.scale_that_changes(claim.interval, claim.delta) for claim in claims.itertuples())
+    if math.isinf(scale):
+        return "No verdict on AP would change with a wider headroom, as a better upper bound gives."
+    return (f"A better upper bound widens the headroom; no verdict on AP changes before it is {scale:.1f} times as "
+            "wide.")
 
 
 def update_readme(readme: Path, block: str) -> bool:

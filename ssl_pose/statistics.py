@@ -114,6 +114,17 @@ def seeds_to_detect(effect: float | None, std: float | None, alpha: float = ALPH
     return counts[place] if place < len(counts) else None
 
 
+def scale_that_changes(interval: Interval | None, delta: float | None) -> float:
+    """How many times larger the scale of an effect must be for another `verdict`, delta being a share of it.
+
+    An open one becomes absent, one that is reproduced becomes smaller; the others stay, and so does any without an
+    interval or a delta: infinity.
+    """
+    farthest = max(map(abs, interval)) if interval else math.nan
+    changeable = verdict(interval, delta) in (UNDECIDED, REPRODUCED)
+    return farthest / delta if changeable and delta and math.isfinite(farthest) else math.inf
+
+
 def verdict(interval: Interval | None, delta: float | None) -> str:
     """What an interval says about a claimed positive effect.
 

@@ -375,7 +375,8 @@ def test_an_open_verdict_in_the_readme_says_how_many_seeds_would_close_it():
     rows = [("A > B", "undecided", 12.0), ("C > B", "undecided", None), ("D > B", "contradicted: absent", 4)]
     ledger = pd.DataFrame([
         {"title": title, "family": "primary", "source": "s", "paper": None, "difference": 1.0, "difference_std": 1.0,
-         "effect": 1.0, "interval": [0.0, 2.0], "verdict": verdict, "seeds_needed": seeds}
+         "effect": 1.0, "interval": [0.0, 2.0], "verdict": verdict, "seeds_needed": seeds, "measure": "AP",
+         "delta": None}
         for title, verdict, seeds in rows
     ])
     table = pd.DataFrame({name: [] for name in (
@@ -394,6 +395,15 @@ def test_checks_that_fail_are_named_and_those_of_the_primary_family_are_not_coun
     ledger = pd.DataFrame(rows, columns=["title", "family", "verdict"])
     assert reporting.checks_sentence(ledger).startswith("1 of 2 hold; not: C > B (undecided). A claim that rests")
     assert reporting.checks_sentence(ledger[ledger.title != "C > B"]) == "1 of 1 hold."
+
+
+def test_the_headroom_that_would_change_a_verdict_is_the_least_of_the_claims_on_ap():
+    rows = [("AP", [-4.0, 6.0], 5.0), ("AP", [-1.0, 4.0], 5.0), ("AP", [2.0, 15.0], 5.0), ("pck", [-1.0, 5.1], 5.0)]
+    ledger = pd.DataFrame(rows, columns=["measure", "interval", "delta"]).assign(family="primary")
+    assert "before it is 1.2 times as wide" in reporting.headroom_sentence(ledger)
+    assert "before it is 3.0 times as wide" in reporting.headroom_sentence(ledger[1:])
+    assert reporting.headroom_sentence(ledger[1:2]).startswith("No verdict on AP would change")
+    assert reporting.headroom_sentence(ledger[3:]) == ""
 
 
 def test_a_readme_without_markers_is_refused(tmp_path):

@@ -115,3 +115,23 @@ def test_power_agrees_with_simulated_experiments():
 ])
 def test_the_verdict_on_an_interval(interval, delta, expected):
     assert st.verdict(interval, delta) == expected
+
+
+@pytest.mark.parametrize(("interval", "delta", "verdicts"), [
+    ((-4.0, 6.0), 5.0, (st.UNDECIDED, st.ABSENT)),
+    ((-8.0, 1.0), 5.0, (st.UNDECIDED, st.ABSENT)),
+    ((1.0, 9.0), 5.0, (st.REPRODUCED, st.SMALLER)),
+])
+def test_a_verdict_changes_at_the_scale_that_is_named_and_not_before(interval, delta, verdicts):
+    scale = st.scale_that_changes(interval, delta)
+    assert scale == pytest.approx(max(map(abs, interval)) / delta)
+    assert tuple(st.verdict([bound / factor for bound in interval], delta)
+                 for factor in (scale * 0.999, scale * 1.001)) == verdicts
+
+
+@pytest.mark.parametrize(("interval", "delta"), [
+    ((1.0, 4.0), 5.0), ((-4.0, -1.0), 5.0), ((-4.0, 4.0), 5.0), ((-4.0, 4.0), None), (None, 5.0),
+    ((math.nan, 6.0), 5.0),
+])
+def test_no_scale_changes_a_verdict_that_is_closed_or_has_no_interval(interval, delta):
+    assert st.scale_that_changes(interval, delta) == math.inf
