@@ -26,9 +26,14 @@ def is_correct(labels: pd.DataFrame, mode: str) -> pd.Series:
     return labels[f"error_{mode}"] <= PCK_THRESHOLD
 
 
+def is_kept(labels: pd.DataFrame, mode: str, confidence_threshold: float | pd.Series) -> pd.Series:
+    """Whether a joint's peak is at or above the threshold."""
+    return labels[f"confidence_{mode}"] >= confidence_threshold
+
+
 def is_right(labels: pd.DataFrame, mode: str, confidence_threshold: float) -> pd.Series:
-    """Whether a joint is correct and its peak at or above the threshold."""
-    return is_correct(labels, mode) & (labels[f"confidence_{mode}"] >= confidence_threshold)
+    """Whether a joint is correct and kept."""
+    return is_correct(labels, mode) & is_kept(labels, mode, confidence_threshold)
 
 
 def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFrame:
@@ -42,7 +47,7 @@ def pck_readings(labels: pd.DataFrame, confidence_threshold: float) -> pd.DataFr
     for (arm, seed), run in labels.groupby(RUN, sort=False):
         for mode in MODES:
             shares = {"pck": is_correct(run, mode), "pck_above_threshold": is_right(run, mode, confidence_threshold),
-                      "kept": run[f"confidence_{mode}"] >= confidence_threshold}
+                      "kept": is_kept(run, mode, confidence_threshold)}
             rows.append({"arm": arm, "seed": seed, "mode": mode} | _percent(shares))
     return pd.DataFrame(rows, columns=[*RUN, "mode", "pck", "pck_above_threshold", "kept"])
 
@@ -55,7 +60,7 @@ def before_and_after(labels: pd.DataFrame, mode: str, confidence_threshold: floa
     """
     rows = []
     for (arm, seed), run in labels.groupby(RUN, sort=False):
-        correct, kept = is_correct(run, mode), run[f"confidence_{mode}"] >= confidence_threshold
+        correct, kept = is_correct(run, mode), is_kept(run, mode, confidence_threshold)
         shares = {"kept": kept, "pck_all": correct, "pck_kept": correct[kept], "pck_dropped": correct[~kept]}
         rows.append({"arm": arm, "seed": seed} | _percent(shares))
     return pd.DataFrame(rows, columns=[*RUN, "kept", "pck_all", "pck_kept", "pck_dropped"])
@@ -65,9 +70,9 @@ def coverage_and_precision(labels: pd.DataFrame, mode: str, thresholds: Sequence
     """One row a (run, threshold): the share of joints kept, and the share of these that are correct."""
     rows = []
     for (arm, seed), run in labels.groupby(RUN, sort=False):
-        correct, confidence = is_correct(run, mode), run[f"confidence_{mode}"]
+        correct = is_correct(run, mode)
         for threshold in thresholds:
-            kept = confidence >= threshold
+            kept = is_kept(run, mode, threshold)
             shares = _percent({"coverage": kept, "precision": correct[kept]})
             rows.append({"arm": arm, "seed": seed, "mode": mode, "threshold": float(threshold)} | shares)
     return pd.DataFrame(rows, columns=[*RUN, "mode", "threshold", "coverage", "precision"])
@@ -111,7 +116,7 @@ def student_pairs(
     labels: pd.DataFrame, mode: str, guard_threshold: float | pd.Series = 0.0, relative: bool = False
 ) -> pd.DataFrame:
     """One row a joint of a run with two students: error_n and uncertainty_n of the students n = 0 and 1."""
-    blank = labels[f"confidence_{mode}"] < guard_threshold
+    blank = ~is_kept(labels, mode, guard_threshold)
     uncertainty = relative_uncertainty(labels, mode) if relative else labels.uncertainty
     values = labels[[*RUN, "network", "person", "joint"]].assign(
         error=labels[f"error_{mode}"], uncertainty=uncertainty.mask(blank, np.inf)

@@ -117,14 +117,19 @@ def test_the_wall_clock_counts_only_for_a_run_of_all_cells(tmp_path: Path):
     assert pipeline.read_wall_seconds(path, num_cells=3) is None
 
 
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of that of the committed results."""
+    monkeypatch.setattr(main, "FOLDER", tmp_path)
+    monkeypatch.setattr(main, "load", lambda name, folder=tmp_path: load(name, folder))
+    return tmp_path
+
+
 @pytest.mark.parametrize(("measured", "status"), [([2.0, 1.1], 0), ([1.0], 0), ([2.0, 1.9, 1.8], 1)])
-def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status, tmp_path, monkeypatch, capsys):
+def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status, kept, monkeypatch, capsys):
     left = list(measured)
     monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {"ratio": left.pop(0)})})
-    kept = tmp_path / "kept"
     store("fake", [{"work": "fake"}], {"ratio": 1.0, "renamed": 2.0}, kept)
-    monkeypatch.setattr(main, "FOLDER", kept)
-    monkeypatch.setattr(main, "load", lambda name, folder=kept: load(name, folder))
     assert main.check(["fake"]) == status
     assert left == []
     said = capsys.readouterr().err
@@ -132,18 +137,15 @@ def test_what_has_grown_is_measured_again_and_the_least_counts(measured, status,
     assert said.startswith("warning: fake: renamed was 2 and is not measured here\n")
 
 
-def test_what_was_never_measured_on_a_device_is_said_and_cannot_have_grown(tmp_path, monkeypatch, capsys):
+def test_what_was_never_measured_on_a_device_is_said_and_cannot_have_grown(kept, monkeypatch, capsys):
     monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: pytest.fail("measured")})
-    monkeypatch.setattr(main, "FOLDER", tmp_path)
     assert main.check(["fake"]) == 0
     assert "warning: fake was never measured on such a device" in capsys.readouterr().err
 
 
-def test_what_this_code_has_measured_is_not_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "FOLDER", tmp_path)
-    monkeypatch.setattr(main, "load", lambda name: load(name, tmp_path))
+def test_what_this_code_has_measured_is_not_missing(kept, monkeypatch):
     assert not main.is_measured("step")
-    store(main.result_name("step"), [{"work": "step"}], {}, tmp_path)
+    store(main.result_name("step"), [{"work": "step"}], {}, kept)
     assert main.is_measured("step")
     monkeypatch.setattr(main, "measured_code", lambda: "of other code")
     assert not main.is_measured("step")
@@ -161,11 +163,9 @@ def test_without_a_whole_run_the_pipeline_is_not_measured_and_what_git_holds_sta
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
-def test_a_check_on_another_processor_than_the_kept_results_says_so(elsewhere, tmp_path, monkeypatch, capsys):
+def test_a_check_on_another_processor_than_the_kept_results_says_so(elsewhere, kept, monkeypatch, capsys):
     monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {"ratio": 1.0})})
-    store("fake", [{"work": "fake"}], {"ratio": 1.0}, tmp_path)
-    monkeypatch.setattr(main, "FOLDER", tmp_path)
-    monkeypatch.setattr(main, "load", lambda name, folder=tmp_path: load(name, folder))
+    store("fake", [{"work": "fake"}], {"ratio": 1.0}, kept)
     here = describe_hardware()
     monkeypatch.setattr(main, "describe_hardware", lambda: here | ({"cpu": "another"} if elsewhere else {}))
     assert main.check(["fake"]) == 0
