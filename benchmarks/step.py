@@ -19,7 +19,7 @@ from benchmarks.timing import time_alternately
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config
 from ssl_pose.costs import count_flops
-from ssl_pose.frameworks import FRAMEWORKS, Setting, pseudo_label_mode
+from ssl_pose.frameworks import STEPS, Setting, pseudo_label_mode
 from ssl_pose.model import build_model, heatmap_size, predict_heatmaps
 from ssl_pose.profiles import open_profile
 from ssl_pose.pseudo_label import update_ema
@@ -63,9 +63,8 @@ def build_case(config: Config, name: str, num_views: int, device: torch.device) 
     """The case called `name` with `num_views` extra views, of the numbers of `config`, on `device`."""
     options = FRAMEWORK_CASES[name] | {"num_views": num_views, "ensemble": "maximum" if num_views else "none"}
     arm = replace(next(iter(config.arms.values())), **options)
-    framework = FRAMEWORKS[arm.framework]
     untrained = replace(config.model, pretrained="none")
-    students = [build_model(untrained, seed=index).to(device).train() for index in range(framework.num_students)]
+    students = [build_model(untrained, seed=index).to(device).train() for index in range(arm.num_students)]
     if config.training.channels_last:
         students = [student.to(memory_format=torch.channels_last) for student in students]
     teachers = [copy.deepcopy(student).requires_grad_(False) for student in students] if arm.uses_ema else []
@@ -77,15 +76,15 @@ def build_case(config: Config, name: str, num_views: int, device: torch.device) 
 def whole_step(case: Case) -> Callable[[], None]:
     """The step as the training loop takes it, each time the next one; without the log's sums."""
     config, arm, rows = case.config, case.arm, torch.arange(NUM_PERSONS)
-    framework, model, count = FRAMEWORKS[arm.framework], config.model, iter(range(10**9))
+    model, count = config.model, iter(range(10**9))
     setting = Setting(arm, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment,
                       config.training.precision)
 
     def step() -> None:
         number = next(count)
         labeled = draw_labeled(case.pool, rows, config, 0, "run", number)
-        unlabeled = draw_unlabeled(case.pool, rows, arm, config, 0, number) if framework.uses_pool else None
-        losses = framework.step(case.students, case.teachers, labeled, unlabeled, setting)
+        unlabeled = draw_unlabeled(case.pool, rows, arm, config, 0, number) if arm.uses_pool else None
+        losses = STEPS[arm.framework](case.students, case.teachers, labeled, unlabeled, setting)
         case.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         case.optimizer.step()
@@ -98,7 +97,7 @@ def whole_step(case: Case) -> Callable[[], None]:
 def network_passes(case: Case) -> Callable[[], None]:
     """The passes of `whole_step` through the networks alone, on tensors made once, and the optimiser's update."""
     config, arm, device = case.config, case.arm, case.pool.device
-    training, uses_pool = config.training, FRAMEWORKS[arm.framework].uses_pool
+    training, uses_pool = config.training, arm.uses_pool
     height, width = heatmap_size(config.data.input_size, config.model.heatmap_stride)
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
 

@@ -49,7 +49,6 @@ from ssl_pose.results import (
 
 CONFIRMING_SEEDS = 8  # with fewer, verdicts explore
 FROZEN_ARM = "dual_student"  # whose networks Table 1 is read on
-SEMI_SUPERVISED = ("consistency", "teacher_student", "dual_student")  # frameworks
 READINGS = {  # of Table 1's PCK: the field of metrics.json, and what it counts
     "pck": "peak of every joint",
     "pck_above_threshold": "joints under the threshold are wrong",
@@ -90,7 +89,7 @@ def primary_claims(config: Config) -> list[Claim]:
 def check_claims(config: Config) -> list[Claim]:
     """What must hold for the benchmark to be one: labels help, and so does every semi-supervised arm."""
     learning = [name for name, arm in config.arms.items()
-                if arm.framework in SEMI_SUPERVISED and not arm.label_count]  # with the labels of `supervised`
+                if arm.uses_pool and not arm.label_count]  # with the labels of `supervised`
     below = [*learning, *(["supervised"] if "supervised" in config.arms else [])]
     pairs = [(name, "supervised") for name in learning] + [("all_labels", name) for name in below]
     claims = [

@@ -24,9 +24,22 @@ MAY_BE_INFINITE = ("uncertainty_margin",)  # then no joint is decided: plain dua
 SHORT = reprlib.Repr()
 SHORT.maxlevel = 2  # of nesting
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 60  # characters
-LABEL_SOURCES = {  # by framework, what `label_source` may be
-    "supervised": ("student",), "consistency": ("student",),
-    "teacher_student": ("ema", "frozen"), "dual_student": ("student", "ema"),
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What a run of a framework needs to know beside its step, which stands under the same name in frameworks.STEPS."""
+
+    num_students: int = 1
+    uses_pool: bool = True  # whether it learns from unlabelled persons
+    label_sources: tuple[str, ...] = ("student", "ema")  # what `label_source` may be
+
+
+FRAMEWORKS = {
+    "supervised": Framework(uses_pool=False, label_sources=("student",)),
+    "consistency": Framework(label_sources=("student",)),
+    "teacher_student": Framework(label_sources=("ema", "frozen")),
+    "dual_student": Framework(num_students=2),
 }
 
 
@@ -119,7 +132,7 @@ class ViewsConfig:
 class MethodConfig:
     """Algorithm 1 and its named options; an arm overrides any of them (docs/method.md says what each does)."""
 
-    framework: Literal["supervised", "consistency", "teacher_student", "dual_student"]
+    framework: Literal[*FRAMEWORKS]
     labels: Literal["few", "all"]
     label_count: int = bounded(0)  # labelled units of this arm, with a burn-in of its own; 0: those of the split
     burn_in: bool  # false: starts from initial weights
@@ -159,9 +172,23 @@ class MethodConfig:
         return self.label_source == "ema" or self.pairing == "closest"
 
     @property
+    def num_students(self) -> int:
+        return FRAMEWORKS[self.framework].num_students
+
+    @property
+    def uses_pool(self) -> bool:
+        """Whether the arm learns from unlabelled persons."""
+        return FRAMEWORKS[self.framework].uses_pool
+
+    @property
     def label_networks(self) -> tuple[int, ...]:
-        """Numbers of the networks that make the pseudo-labels, among those that a run leaves."""
-        return {"dual_student": (0, 1), "teacher_student": (1,)}.get(self.framework, (0,))
+        """Numbers of the networks that make the pseudo-labels, among those that a run leaves.
+
+        One student leaves itself and then its teacher; two leave themselves or, where these teach, their copies.
+        """
+        if self.num_students > 1:
+            return tuple(range(self.num_students))
+        return (0,) if self.label_source == "student" else (1,)
 
     @property
     def reported_networks(self) -> tuple[int, ...]:
@@ -373,7 +400,7 @@ def _check_arm(name: str, arm: ArmConfig) -> None:
         raise ConfigError(f"{name}: label_weight 'agreement' and pairing 'closest' need framework dual_student")
     if arm.pairing != "off" and (arm.selection != "off" or arm.label_source != "student"):
         raise ConfigError(f"{name}: pairing 'closest' takes selection 'off' and label_source 'student'")
-    allowed = LABEL_SOURCES[arm.framework]
+    allowed = FRAMEWORKS[arm.framework].label_sources
     if arm.label_source not in allowed:
         raise ConfigError(f"{name}: label_source of {arm.framework} must be one of {', '.join(allowed)}, "
                           f"got {arm.label_source!r}")

@@ -3,7 +3,8 @@
 A step takes the students (a list: with two, each is the other's teacher), their teachers (none, or one a
 student), a labelled and an unlabelled batch, and the arm's method; it returns scalar tensors, of which `loss` is
 to be minimised.
-To add a framework, write its step here, name it in FRAMEWORKS and in `MethodConfig.framework`.
+To add a framework, write its step here, name it in STEPS, and say in FRAMEWORKS of config.py how many students it has
+and whose heatmaps may be its labels.
 """
 
 from __future__ import annotations
@@ -157,16 +158,9 @@ def pseudo_label_mode(network: nn.Module, batch_norm: str) -> Iterator[None]:
         network.train(was_training)
 
 
-@dataclass(frozen=True)
-class Framework:
-    step: Callable[..., Losses]
-    num_students: int
-    uses_pool: bool = True
-
-
-FRAMEWORKS = {
-    "supervised": Framework(supervised, num_students=1, uses_pool=False),
-    "consistency": Framework(consistency, num_students=1),
-    "teacher_student": Framework(teacher_student, num_students=1),
-    "dual_student": Framework(dual_student, num_students=2),
+STEPS: dict[str, Callable[..., Losses]] = {  # by the names of config.FRAMEWORKS
+    "supervised": supervised,
+    "consistency": consistency,
+    "teacher_student": teacher_student,
+    "dual_student": dual_student,
 }

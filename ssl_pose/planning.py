@@ -18,7 +18,6 @@ from ssl_pose.coco import load_persons
 from ssl_pose.config import ArmConfig, Config, ConfigError
 from ssl_pose.costs import ADAM_BYTES, count_activation_bytes, count_flops, count_parameters
 from ssl_pose.download import COCO_PERSONS
-from ssl_pose.frameworks import FRAMEWORKS
 from ssl_pose.model import heatmap_size
 from ssl_pose.persons import training_persons
 from ssl_pose.photos import canvas_size_for
@@ -151,10 +150,9 @@ def find_speed(config: Config, measured: list[dict[str, Any]], arm: ArmConfig | 
 
 def step_kind(arm: ArmConfig) -> str:
     """The kind of step, of those that `make bench` measures, that an arm's is most like."""
-    framework = FRAMEWORKS[arm.framework]
-    if not framework.uses_pool:
+    if not arm.uses_pool:
         return "supervised"
-    if framework.num_students == 1:
+    if arm.num_students == 1:
         return "teacher_student"
     return "dual_student" if arm.selection == "off" else "whole method"
 
@@ -164,7 +162,7 @@ def arm_row(config: Config, name: str, persons: Persons, speed: Speed) -> dict[s
     arm, training = config.arm(name), config.training
     steps = max(1, round(training.run_steps(persons.pool(config)) * arm.relative_steps))
     passes = count_passes(arm, training, steps, persons.pool(config))
-    unlabeled = training.unlabeled_batch if FRAMEWORKS[arm.framework].uses_pool else 0
+    unlabeled = training.unlabeled_batch if arm.uses_pool else 0
     flops = count_flops(config.model, config.data.input_size)
     evaluation = evaluation_passes(config, arm, persons)
     return {
@@ -177,18 +175,17 @@ def arm_row(config: Config, name: str, persons: Persons, speed: Speed) -> dict[s
 
 def evaluation_passes(config: Config, arm: ArmConfig, persons: Persons) -> int:
     """Forward passes of one image in a cell's evaluation: validation persons, and views of the pool's sample."""
-    networks = FRAMEWORKS[arm.framework].num_students + (arm.uses_ema or arm.label_source == "frozen")
+    networks = arm.num_students + (arm.uses_ema or arm.label_source == "frozen")
     rules = config.evaluation
     return networks * ((1 + rules.flip_test) * persons.val + (1 + rules.num_views) * rules.num_pseudo_persons)
 
 
 def memory_bytes(config: Config, arm: ArmConfig) -> int:
     """Bytes of one process in training: networks, activations, the heatmaps of all views; not the crops."""
-    framework, training, model = FRAMEWORKS[arm.framework], config.training, config.model
-    students = framework.num_students
+    training, model, students = config.training, config.model, arm.num_students
     weights = count_parameters(model) * (ADAM_BYTES * students + 4 * students * arm.uses_ema)
     share = 0.5 if training.precision == "bf16" else 1.0
-    pool = framework.uses_pool * training.unlabeled_batch
+    pool = arm.uses_pool * training.unlabeled_batch
     images = training.labeled_batch + len(arm.strong_paths) * pool
     activations = share * students * images * count_activation_bytes(model, config.data.input_size)
     cells = math.prod(heatmap_size(config.data.input_size, model.heatmap_stride))

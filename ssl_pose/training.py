@@ -25,7 +25,7 @@ from ssl_pose.config import ArmConfig, Config, MethodConfig, TrainingConfig, fin
 from ssl_pose.crops import CropSet
 from ssl_pose.distributed import ALONE, Processes
 from ssl_pose.files import write_json, write_text
-from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting, supervised
+from ssl_pose.frameworks import STEPS, Losses, Setting, supervised
 from ssl_pose.launching import launch
 from ssl_pose.loop import TrainingError, describe_collapse, make_ready, open_loop, optimise
 from ssl_pose.model import build_model, load_networks, save_networks
@@ -90,14 +90,13 @@ def _train_here(
     """`train_run` in this process, one of `processes`."""
     began, code = time.monotonic(), describe_code()
     arm, name = config.arm(arm_name), f"{arm_name}, seed {seed}"
-    framework = FRAMEWORKS[arm.framework]
     config_hash = run_fingerprint(config, arm_name, seed)
     key = _state_key(config_hash, crops, labeled)
     pool_size = int(_in_pool(config, labeled).sum())  # of the split, so that all arms of a seed train equally long
     num_steps = max(1, round(config.training.run_steps(pool_size) * arm.relative_steps))
     seen = (crops.visibility > 0).any(1) if arm.labels == "all" else labeled
     device, pool, rows, others = _prepare(config, crops, seen, processes)
-    started = _start(config, arm, seed, crops, labeled, start, state, device, processes)[: framework.num_students]
+    started = _start(config, arm, seed, crops, labeled, start, state, device, processes)[: arm.num_students]
     students = [processes.join_batch_norm(student) for student in started]
     teachers = [copy.deepcopy(student) for student in students] if arm.uses_ema or arm.label_source == "frozen" else []
     setting = _setting(config, arm)
@@ -106,8 +105,8 @@ def _train_here(
         return draw_labeled(pool, rows, config, seed, "run", step, arm.labeled_views)
 
     def step_losses(step: int) -> Losses:
-        unlabeled = draw_unlabeled(pool, others, arm, config, seed, step) if framework.uses_pool else None
-        return framework.step(learners, teachers, labeled_batch(step), unlabeled, setting)
+        unlabeled = draw_unlabeled(pool, others, arm, config, seed, step) if arm.uses_pool else None
+        return STEPS[arm.framework](learners, teachers, labeled_batch(step), unlabeled, setting)
 
     if arm.label_source == "frozen":
         _train_frozen(teachers, labeled_batch, setting, config.training, pool_size, state / "teacher", key, name,
@@ -121,7 +120,7 @@ def _train_here(
     optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
     record = describe_run(code, config_hash, crops.content_sha256, time.monotonic() - began) | {
         "arm": arm_name, "seed": seed, "steps": num_steps, "num_processes": processes.count,
-        "num_labeled": len(rows), "num_unlabeled": len(others) if framework.uses_pool else 0,
+        "num_labeled": len(rows), "num_unlabeled": len(others) if arm.uses_pool else 0,
         "image_passes": count_passes(arm, config.training, num_steps, pool_size),
         "collapse": describe_collapse(loop.log),
     }
@@ -161,11 +160,10 @@ def count_passes(arm: ArmConfig, training: TrainingConfig, num_steps: int, pool_
 
     Burn-in is left out: it is the same for all arms. A frozen teacher's own training is in.
     """
-    framework = FRAMEWORKS[arm.framework]
-    if not framework.uses_pool:
+    if not arm.uses_pool:
         return 3 * num_steps * training.labeled_batch
-    sources = framework.num_students * (2 if arm.pairing == "closest" else 1)
-    learning = framework.num_students * (training.labeled_batch + len(arm.strong_paths) * training.unlabeled_batch)
+    sources = arm.num_students * (2 if arm.pairing == "closest" else 1)
+    learning = arm.num_students * (training.labeled_batch + len(arm.strong_paths) * training.unlabeled_batch)
     labeling = sources * (1 + arm.num_views) * training.unlabeled_batch
     before = 3 * training.run_steps(pool_size) * training.labeled_batch if arm.label_source == "frozen" else 0
     return num_steps * (3 * learning + labeling) + before
@@ -221,7 +219,7 @@ def _start(
 
 def _kept_networks(arm: ArmConfig, students: list[nn.Module], teachers: list[nn.Module]) -> list[nn.Module]:
     """What a run leaves: of two students with EMA copies that teach, the copies; else students, then teachers."""
-    if arm.framework == "dual_student":
+    if arm.num_students > 1:
         return teachers if arm.label_source == "ema" else students
     return [*students, *teachers]
 

@@ -18,7 +18,7 @@ import ssl_pose.training as training_module
 from ssl_pose.augment import render_views, sample_views
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config
-from ssl_pose.frameworks import FRAMEWORKS, Losses, Setting
+from ssl_pose.frameworks import STEPS, Losses, Setting
 from ssl_pose.judging import evaluate_run
 from ssl_pose.pseudo_label import update_ema
 from ssl_pose.read_ahead import ReadAhead, Resident
@@ -65,8 +65,7 @@ class Step:
 
     def __init__(self, config: Config, name: str, device: torch.device) -> None:
         self.config, self.arm = config, arm(config, name)
-        self.framework = FRAMEWORKS[self.arm.framework]
-        self.students = initial_students(config, 0, CPU)[: self.framework.num_students]
+        self.students = initial_students(config, 0, CPU)[: self.arm.num_students]
         for number, student in enumerate(self.students):
             student.head.weight.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(number))
             student.train().to(device)
@@ -80,12 +79,12 @@ class Step:
 
     def draw(self, pool: Pool, number: int) -> tuple:
         unlabeled = None
-        if self.framework.uses_pool:
+        if self.arm.uses_pool:
             unlabeled = draw_unlabeled(pool, ROWS, self.arm, self.config, 0, number)
         return draw_labeled(pool, ROWS[:8], self.config, 0, "run", number), unlabeled
 
     def losses(self, batches: tuple) -> Losses:
-        losses = self.framework.step(self.students, self.teachers, *batches, self.setting)
+        losses = STEPS[self.arm.framework](self.students, self.teachers, *batches, self.setting)
         losses["loss"].backward()
         return losses
 

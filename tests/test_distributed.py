@@ -24,7 +24,7 @@ from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import Config, ConfigError, load_config, parse_config
 from ssl_pose.crops import load_crops
 from ssl_pose.distributed import ALONE, Processes
-from ssl_pose.frameworks import FRAMEWORKS, Setting
+from ssl_pose.frameworks import STEPS, Setting
 from ssl_pose.launching import ProcessError
 from ssl_pose.model import build_model
 from ssl_pose.training import burn_in, train_run
@@ -50,9 +50,8 @@ def one_step(processes: Processes, arm: str) -> tuple[dict[str, torch.Tensor], d
     config = small()
     pool = open_pool(make_crops(8), torch.device("cpu"), rank=processes.rank, num_processes=processes.count)
     method, rows = config.arm(arm), torch.arange(8)
-    framework = FRAMEWORKS[method.framework]
     students = [processes.join_batch_norm(build_model(config.model, seed=index)).train()
-                for index in range(framework.num_students)]
+                for index in range(method.num_students)]
     for student in students:  # a blank map would hide what flows back
         nn.init.normal_(student.head.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     learners = [processes.join_gradients(student) for student in students]
@@ -61,7 +60,7 @@ def one_step(processes: Processes, arm: str) -> tuple[dict[str, torch.Tensor], d
     teachers = [processes.join_batch_norm(build_model(config.model, seed=9)) for _ in students]
     model = config.model
     setting = Setting(method, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment, "fp32")
-    losses = framework.step(learners, teachers, labeled, unlabeled, setting)
+    losses = STEPS[method.framework](learners, teachers, labeled, unlabeled, setting)
     losses["loss"].backward()
     found = {f"{i}.{name}": value.grad for i, student in enumerate(students)
              for name, value in student.named_parameters()}

@@ -14,8 +14,9 @@ import torch
 
 import ssl_pose.loop as loop_module
 import ssl_pose.training as training_module
-from ssl_pose.config import Config, load_config
+from ssl_pose.config import FRAMEWORKS, Config, Framework, load_config
 from ssl_pose.crops import CropSet
+from ssl_pose.frameworks import STEPS, add_up, learn, make_pseudo_label
 from ssl_pose.loop import TrainingError, describe_collapse
 from ssl_pose.model import load_networks
 from ssl_pose.training import burn_in, train_run
@@ -209,6 +210,28 @@ def test_teacher_student_saves_student_and_teacher_and_dual_student_both_student
     for arm, count in (("teacher_student", 2), ("full", 2), ("supervised", 1)):
         run(config, crops, tmp_path / arm, arm)
         assert len(load_networks(tmp_path / arm / "model.safetensors", config.model)) == count
+
+
+@pytest.mark.parametrize(("num_students", "label_source", "networks"), [
+    (1, "student", (0,)), (1, "ema", (1,)), (2, "student", (0, 1)), (2, "ema", (0, 1)),
+])
+def test_a_framework_of_ones_own_trains_and_leaves_the_networks_that_are_scored(
+    config, crops, tmp_path, monkeypatch, num_students, label_source, networks
+):
+    def mine(students, teachers, labeled, unlabeled, setting):
+        labels = [make_pseudo_label(source, unlabeled, setting) for source in teachers or students]
+        losses = [learn(student, labeled, unlabeled, label, setting)
+                  for student, label in zip(students, labels, strict=True)]
+        return add_up(losses, labels, setting)
+
+    monkeypatch.setitem(FRAMEWORKS, "mine", Framework(num_students))
+    monkeypatch.setitem(STEPS, "mine", mine)
+    overrides = {"arms.dual_student.framework": "mine", "arms.dual_student.label_source": label_source}
+    own = load_config(Path(__file__).parent.parent / "params.yaml", overrides).arm("dual_student")
+    run(replace(config, arms=config.arms | {"dual_student": own}), crops, tmp_path, "dual_student")
+    left = load_networks(tmp_path / "model.safetensors", config.model, torch.device("cpu"))
+    assert own.label_networks == own.reported_networks == networks
+    assert len(left) == max(networks) + 1
 
 
 def test_the_students_of_a_burn_in_differ(config, crops, tmp_path):
