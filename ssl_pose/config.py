@@ -374,6 +374,16 @@ def _check_together(config: Config) -> None:
             raise ConfigError(f"training.{name} must be a multiple of num_processes, {processes}, got {batch}")
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds must name each seed once, got {list(config.seeds)}")
+    _check_arms(config)
+
+
+def _check_arms(config: Config) -> None:
+    """Refuses arms whose names cannot name a folder, that share a title, or that contradict themselves."""
+    titles = [config.arms[name].title for name in config.grid]
+    for name, title in zip(config.grid, titles, strict=True):
+        if titles.count(title) > 1:
+            raise ConfigError(f"arms.{name}: another arm of the grid has the title {brief(title)} too, "
+                              "and tables go by titles; give it one of its own")
     for name, arm in config.arms.items():
         if not name.isidentifier():
             raise ConfigError(f"arms: {name!r} must be of letters, digits and _: folders are named after it")
@@ -398,6 +408,8 @@ def _check_arm(name: str, arm: ArmConfig) -> None:
         raise ConfigError(f"{name}: label_weight 'certainty' needs num_views >= 1: one view has no deviation")
     if (arm.label_weight == "agreement" or arm.pairing != "off") and not dual:
         raise ConfigError(f"{name}: label_weight 'agreement' and pairing 'closest' need framework dual_student")
+    if arm.pairing != "off" and arm.label_weight == "agreement":
+        raise ConfigError(f"{name}: pairing 'closest' takes no label_weight 'agreement': both students learn the pair")
     if arm.pairing != "off" and (arm.selection != "off" or arm.label_source != "student"):
         raise ConfigError(f"{name}: pairing 'closest' takes selection 'off' and label_source 'student'")
     allowed = FRAMEWORKS[arm.framework].label_sources

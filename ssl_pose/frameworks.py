@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from ssl_pose.pseudo_label import (
 from ssl_pose.strong_paths import STRONG_PATHS
 
 Losses = dict[str, Tensor]
+UNTHRESHOLDED = {"thresholded": "soft", "threshold_and_refine": "refined"}  # the same targets of every joint
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def dual_student(students: list[nn.Module], teachers: list[nn.Module], labeled: 
                  unlabeled: UnlabeledBatch, setting: Setting) -> Losses:
     """Each student learns from the other (or its EMA copy), or per joint from the more certain (Algorithm 1)."""
     method = setting.method
+    if method.pairing == "closest":  # a mean of two is thresholded, neither of the two
+        setting = replace(setting, method=replace(method, target=UNTHRESHOLDED.get(method.target, method.target)))
     sources = teachers if method.label_source == "ema" else students
     labels = [make_pseudo_label(source, unlabeled, setting) for source in sources]
     if method.pairing == "closest":

@@ -146,7 +146,10 @@ def _shift(images: Tensor, offset: Tensor) -> Tensor:
 
 
 def _blend(first: Tensor, second: Tensor, sign: Tensor) -> Tensor:
-    """`second` brought towards `first`, or away from it, by the magnitude, as PIL's enhancers do."""
+    """`second` brought towards `first`, or away from it, by the magnitude.
+
+    So do PIL's enhancers, whose grey weighs the colours and whose smoothing weighs the centre, where ours take means.
+    """
     return first + (second - first) * (1 + 0.9 * MAGNITUDE * sign)
 
 
@@ -160,10 +163,16 @@ def _auto_contrast(colors: Tensor, sign: Tensor) -> Tensor:
 
 
 def _equalize(colors: Tensor, sign: Tensor) -> Tensor:
-    """Each channel's values replaced by their ranks among its pixels."""
-    flat = colors.flatten(2)
-    ranks = flat.argsort(-1).argsort(-1)
-    return (ranks / (flat.shape[-1] - 1)).to(colors.dtype).view_as(colors)
+    """Each of a channel's 256 values replaced by the share of pixels below it, of those below the highest, as PIL does.
+
+    Equal values stay equal, and a channel of one value stays as it is.
+    """
+    levels = (colors.flatten(2) * 255).round().long().clamp(0, 255)  # (B, C, H * W)
+    counts = levels.new_zeros(*levels.shape[:2], 256).scatter_add_(2, levels, torch.ones_like(levels))
+    below = counts.cumsum(2) - counts
+    most = below.gather(2, levels.amax(2, keepdim=True))
+    shares = (below / most.clamp(min=1)).to(colors.dtype).gather(2, levels).view_as(colors)
+    return torch.where(most[..., None] > 0, shares, colors)
 
 
 def _smooth(colors: Tensor) -> Tensor:

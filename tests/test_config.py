@@ -122,6 +122,10 @@ WRONG = {
     "views without ensemble": ({"arms__dual_student__num_views": 2}, "ensemble 'none' takes num_views 0, got 2"),
     "ensemble without views": ({"arms__dual_student__ensemble": "maximum"}, "needs num_views of at least 1"),
     "selection of one view": ({"arms__dual_student__selection": "cross"}, "selection needs framework dual_student"),
+    "a title twice": ({"arms__full__title": "Dual-Student"}, "another arm of the grid has the title 'Dual-Student'"),
+    "a weight that pairs do not have": ({"arms__dual_student__pairing": "closest",
+                                         "arms__dual_student__label_weight": "agreement"},
+                                        "pairing 'closest' takes no label_weight 'agreement'"),
 }
 
 

@@ -36,7 +36,8 @@ METHODS = {
     "teacher_student": {"framework": "teacher_student", "label_source": "ema", "target": "soft"},
     "whole method": {"framework": "dual_student", "num_views": 2, "ensemble": "maximum", "selection": "cross",
                      "target": "threshold_and_refine"},
-    "several paths": {"framework": "dual_student", "pairing": "closest", "label_weight": "agreement",
+    "agreement": {"framework": "dual_student", "label_weight": "agreement"},
+    "several paths": {"framework": "dual_student", "pairing": "closest", "label_weight": "confidence",
                       "strong_paths": ("joint_cutout", "cut_occlude_cutout")},
     "randaugment": {"framework": "dual_student", "strong_paths": ("randaugment",)},
 }

@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+import ssl_pose.frameworks as frameworks
 from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import FRAMEWORKS, Config, MethodConfig, load_config
 from ssl_pose.frameworks import STEPS, Setting, learn, make_pseudo_label, pseudo_label_mode
+from ssl_pose.heatmap import argmax_keypoints
 from ssl_pose.model import build_model
+from ssl_pose.pseudo_label import PseudoLabel, shape_target
 from tests.fake_crops import INPUT_SIZE, make_crops
 
 
@@ -63,6 +66,32 @@ def test_a_student_of_two_learns_from_the_other_and_no_gradient_reaches_the_one_
     _, consistency = learn(first, labeled, unlabeled, label, setting)
     consistency.backward()
     assert all(parameter.grad is None for parameter in second.parameters())
+
+
+@pytest.mark.parametrize(("target", "height"), [("thresholded", 0.35), ("threshold_and_refine", 1.0)])
+def test_of_a_closest_pair_the_mean_is_thresholded_and_neither_of_the_two(config: Config, monkeypatch, target, height):
+    """Peaks of 0.5 and 0.2 have a mean of 0.35, those of 0.3 and 0.2 one of 0.25, at a threshold of 0.3."""
+    method = replace(config.arm("dual_student"), target=target, pairing="closest", confidence_threshold=0.3)
+    labeled, unlabeled = batches_of(config, method)
+    peaks, learned = iter([(0.5, 0.3), (0.2, 0.2), (0.5, 0.3), (0.2, 0.2)]), []
+
+    def label(network, batch, setting):
+        maps = torch.zeros(4, 2, 24, 16)
+        maps[:, :, 12, 8] = torch.tensor(next(peaks))
+        heatmaps, weight = shape_target(maps, setting.method, setting.heatmap_sigma)
+        keypoints, confidence = argmax_keypoints(maps)
+        return PseudoLabel(heatmaps, keypoints, confidence, weight, torch.zeros_like(confidence))
+
+    def stop(student, labeled, unlabeled, target, setting):
+        learned.append(target)
+        return torch.zeros(()), torch.zeros(())
+
+    monkeypatch.setattr(frameworks, "make_pseudo_label", label)
+    monkeypatch.setattr(frameworks, "learn", stop)
+    students = students_of(config)
+    STEPS["dual_student"](students, students, labeled, unlabeled, setting_of(config, method))
+    assert learned[0].weight[0].tolist() == [1.0, 0.0]
+    torch.testing.assert_close(learned[0].heatmaps[0].amax((1, 2)), torch.tensor([height, 0.0]))
 
 
 def test_the_dual_step_is_the_sum_of_what_each_learns_from_the_other(config: Config):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.transforms.functional import equalize
 
 from ssl_pose.augment import normalize_images
 from ssl_pose.config import MethodConfig
@@ -13,6 +14,7 @@ from ssl_pose.strong_paths import (
     NUM_CUTOUTS,
     STRONG_PATHS,
     Draws,
+    _equalize,
     cut_occlude,
     joint_cutout,
     randaugment,
@@ -93,6 +95,22 @@ def test_randaugment_keeps_colours_in_range_and_its_first_operation_is_the_ident
         assert not torch.equal(changed, images), number
         assert (changed >= low - 1e-5).all()
         assert (changed <= high + 1e-5).all()
+
+
+@pytest.mark.parametrize("num_levels", [2, 7, 256])
+def test_equalising_is_that_of_pil_and_leaves_equal_pixels_equal(num_levels):
+    """Half of the pixels share one value, as the sky of a photo does."""
+    levels = torch.randint(0, num_levels, (2, 3, 64, 48), generator=torch.Generator().manual_seed(0))
+    images = (levels * (255 // (num_levels - 1))).to(torch.uint8)
+    images[:, :, :32] = 0
+    changed = _equalize(images / 255, torch.ones(2, 1, 1, 1))
+    torch.testing.assert_close(changed, equalize(images) / 255, atol=0.03, rtol=0)  # PIL counts in whole steps
+    assert all(len(channel.unique()) <= num_levels for channel in changed.flatten(0, 1))
+
+
+def test_equalising_leaves_a_channel_of_one_value_as_it_is():
+    flat = torch.full((1, 3, 16, 12), 0.4)
+    torch.testing.assert_close(_equalize(flat, torch.ones(1, 1, 1, 1)), flat)
 
 
 def test_draws_repeat_with_their_generator():
