@@ -137,9 +137,10 @@ def find_speed(config: Config, measured: list[dict[str, Any]], arm: ArmConfig | 
         raise ConfigError(f"no speed of {device} is known: run `make bench` on such a machine first")
     network = f"{config.model.architecture}-{config.model.width}"
     size = "x".join(map(str, config.data.input_size))
-    kind = step_kind(arm) if arm else "supervised"
-    for key, value in (("precision", training.precision), ("network", network), ("input", size), ("step", kind)):
+    for key, value in (("precision", training.precision), ("network", network), ("input", size)):
         rows = [row for row in rows if row[key] == value] or rows
+    kinds = step_kinds(arm) if arm else ("supervised",)
+    rows = [row for row in rows if row["step"] in kinds] or rows
     num_views = arm.num_views if arm else 0
     nearest = min(abs(row["K"] - num_views) for row in rows)
     rows = [row for row in rows if abs(row["K"] - num_views) == nearest]
@@ -148,13 +149,11 @@ def find_speed(config: Config, measured: list[dict[str, Any]], arm: ArmConfig | 
     return Speed(speed * training.num_processes, source)
 
 
-def step_kind(arm: ArmConfig) -> str:
-    """The kind of step, of those that `make bench` measures, that an arm's is most like."""
+def step_kinds(arm: ArmConfig) -> tuple[str, ...]:
+    """The kinds of step, of those that `make bench` measures, that an arm's is most like."""
     if not arm.uses_pool:
-        return "supervised"
-    if arm.num_students == 1:
-        return "teacher_student"
-    return "dual_student" if arm.selection == "off" else "whole method"
+        return ("supervised",)
+    return ("teacher_student",) if arm.num_students == 1 else ("dual_student", "whole method")
 
 
 def arm_row(config: Config, name: str, persons: Persons, speed: Speed) -> dict[str, Any]:
