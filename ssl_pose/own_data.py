@@ -8,14 +8,17 @@ boxes file says who is where, or each is taken as one person's. Photos are linke
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from pathlib import Path
 from typing import Any
 
-from ssl_pose.coco import PERSON_CATEGORY, UNLABELED, DataError, index_images, read_annotations
-from ssl_pose.files import new_directory, write_json
+from ssl_pose.coco import PERSON_CATEGORY, UNLABELED, DataError, hash_file, index_images, read_annotations
+from ssl_pose.files import new_directory, write_json, write_text
 from ssl_pose.own_photos import list_photos, open_upright, read_boxes
 
 DETECTIONS = f"annotations/person_detections_{UNLABELED}.json"
+MARK = "own_data.json"  # what was made, by which a folder is known as one that may be replaced
 
 
 def build_directory(
@@ -23,12 +26,12 @@ def build_directory(
 ) -> dict[str, int]:
     """Makes the COCO directory `output` and returns the number of photos of each split.
 
-    Raises `DataError` where a labelled photo is missing, or too few are labelled to hold some back.
+    Raises `DataError` where a labelled photo is missing, or too few are labelled to hold some back, and where `output`
+    holds anything that this function did not make: it is replaced as a whole.
     """
     if not 0 < val_share < 1:
         raise DataError(f"the share of photos that are held back must lie between 0 and 1, got {val_share}")
-    if output.exists() and any(output.iterdir()) and not (output / "annotations").is_dir():
-        raise DataError(f"{output} holds something else than a COCO directory; name another folder")
+    _require_replaceable(output, [photos, labels, boxes_file] if boxes_file else [photos, labels])
     files = {path.name: path.resolve() for path in list_photos([photos])}
     data, _ = read_annotations(labels)
     images = index_images(data["images"], labels.name)
@@ -51,7 +54,31 @@ def build_directory(
         entries = [_describe(files[name], name, first + place) for place, name in enumerate(rest)]
         write_json({"images": entries}, root / "annotations" / f"image_info_{UNLABELED}.json")
         write_json(_detections(entries, boxes_file), root / DETECTIONS)
+        write_text(_list_made(root), root / MARK)
     return {split: len(chosen) for split, chosen in splits.items()} | {UNLABELED: len(rest)}
+
+
+def _require_replaceable(output: Path, given: list[Path]) -> None:
+    """Raises `DataError` where replacing `output` would lose what was `given`, or what is not of our making."""
+    for path in given:
+        if path.resolve().is_relative_to(output.resolve()):
+            raise DataError(f"{path} lies in {output}, which would be made anew; name another folder for the result")
+    if output.exists() and any(output.iterdir()) and not _made_here(output):
+        raise DataError(f"{output} holds something else than what own-data made; name another folder, or remove it")
+
+
+def _made_here(folder: Path) -> bool:
+    """Whether all of `folder` is as `build_directory` left it."""
+    mark = folder / MARK
+    return mark.is_file() and mark.read_text(errors="replace") == _list_made(folder)
+
+
+def _list_made(folder: Path) -> str:
+    """JSON: the sha256 of each file in `folder` that is no link, by name."""
+    paths = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    files = {path.relative_to(folder).as_posix(): hash_file(path)
+             for path in paths if not path.is_symlink() and path != folder / MARK}
+    return json.dumps(files, indent=1) + "\n"
 
 
 def _share_out(labeled: list[dict], val_share: float) -> dict[str, list[dict]]:

@@ -61,8 +61,40 @@ def test_what_cannot_be_shared_out_is_named_in_one_line(own: Path):
     (own / "photos" / "train_0.jpg").unlink()
     with pytest.raises(DataError, match=r"labelled photo 'train_0.jpg' is not in"):
         build_directory(own / "photos", own / "labels.json", own / "coco")
-    with pytest.raises(DataError, match="holds something else than a COCO directory"):
-        build_directory(own / "photos", own / "labels.json", own / "photos")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("given", ["photos", "labels.json", "boxes.json"])
+def test_a_result_that_would_take_the_place_of_what_was_given_is_refused(own: Path, given: str):
+    """The folder looks like a COCO directory, by its annotations/."""
+    (own / "mine" / "annotations").mkdir(parents=True)
+    (own / given).rename(own / "mine" / given)
+    before = contents(own / "mine")
+    places = [own / "mine" / name if name == given else own / name for name in ("photos", "labels.json", "boxes.json")]
+    with pytest.raises(DataError, match=rf"{given} lies in .*mine, which would be made anew; name another folder"):
+        build_directory(*places[:2], own / "mine", places[2])
+    assert contents(own / "mine") == before
+
+
+def test_only_a_folder_that_is_as_own_data_left_it_is_replaced(own: Path, rendered_coco: Path):
+    foreign = own / "foreign"
+    shutil.copytree(rendered_coco, foreign)
+    refused = "holds something else than what own-data made; name another folder, or remove it"
+    with pytest.raises(DataError, match=refused):
+        build_directory(own / "photos", own / "labels.json", foreign)
+    assert contents(foreign) == contents(rendered_coco)
+    made = own / "coco"
+    for name, content in (("train2017/mine.jpg", "a photo"), ("annotations/mine.json", "[]"), (DETECTIONS, "[]")):
+        build_directory(own / "photos", own / "labels.json", made)
+        (made / name).write_text(content)
+        with pytest.raises(DataError, match=refused):
+            build_directory(own / "photos", own / "labels.json", made)
+        assert (made / name).read_text() == content
+        shutil.rmtree(made)
+    assert len(contents(own / "photos")) == 11
 
 
 @pytest.fixture
