@@ -38,7 +38,7 @@ def draw_photos(
         photo = open_upright(path)
         whole = [[0, 0, photo.width, photo.height]]
         poses = predict_photo(model, photo, np.array(boxes.get(path.name, whole), float), decoder)
-        pictures.append(output / f"{path.stem}.poses.png")
+        pictures.append(output / f"{path.name}.poses.png")
         draw_people(photo, poses.keypoints, poses.confidence).save(pictures[-1])
         found[path.name] = [
             {"keypoints": points.round(2).tolist(), "confidence": sure.astype(float).round(4).tolist()}

@@ -152,7 +152,7 @@ def test_poses_are_drawn_on_photos_with_and_without_boxes(run: Workspace, own: P
     found = json.loads((own / "poses" / "poses.json").read_text())
     assert [len(found[name]) for name in ("unlab_0.jpg", "unlab_1.jpg")] == [1, 2]
     assert np.array(found["unlab_1.jpg"][0]["keypoints"]).shape == (17, 2)
-    with Image.open(own / "poses" / "zz_turned.poses.png") as picture:
+    with Image.open(own / "poses" / "zz_turned.jpg.poses.png") as picture:
         assert picture.size == (32, 64)  # as it is looked at
     (own / "boxes.json").write_text('{"other.jpg": [[0, 0, 9, 9]]}')
     with pytest.raises(DataError, match=r"'other\.jpg' is none of the photos"):
@@ -163,6 +163,14 @@ def test_poses_are_drawn_on_photos_with_and_without_boxes(run: Workspace, own: P
     (own / "photos" / "a.jpg").write_text("no photo")
     with pytest.raises(DataError, match=r"a\.jpg is no photo that can be read"):
         draw_photos(model, [own / "photos"], own / "poses")
+
+
+def test_photos_that_differ_in_their_ending_alone_have_pictures_of_their_own(run: Workspace, tmp_path: Path):
+    for name, size in (("a.jpg", (48, 32)), ("a.png", (32, 48))):
+        Image.new("RGB", size, "grey").save(tmp_path / name)
+    pictures = draw_photos(open_run(run, "full", 0), [tmp_path / "a.jpg", tmp_path / "a.png"], tmp_path / "poses")
+    assert [path.name for path in pictures] == ["a.jpg.poses.png", "a.png.poses.png"]
+    assert [Image.open(path).size for path in pictures] == [(48, 32), (32, 48)]
 
 
 @pytest.mark.soak
