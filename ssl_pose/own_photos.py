@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def list_photos(places: Iterable[Path]) -> list[Path]:
     for place in places:
         inside = sorted(place.iterdir()) if place.is_dir() else []
         paths += [path for path in inside if path.suffix.lower() in PHOTO_ENDINGS] or [place]
-    names = [path.name for path in paths]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    count = Counter(path.name for path in paths)
+    if twice := next((name for name in count if count[name] > 1), None):
         raise DataError(f"two photos are called {twice}; rename one, since results go by name")
     return paths
 

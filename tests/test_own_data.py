@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ssl_pose.exporting import export_run, open_model, open_run
 from ssl_pose.inference import predict_photo
 from ssl_pose.model import CheckpointError, build_model, save_networks
 from ssl_pose.own_data import DETECTIONS, build_directory
-from ssl_pose.own_photos import draw_photos, open_upright
+from ssl_pose.own_photos import draw_photos, list_photos, open_upright
 from ssl_pose.persons import load_detections
 from ssl_pose.workspace import Workspace
 
@@ -171,6 +172,14 @@ def test_photos_that_differ_in_their_ending_alone_have_pictures_of_their_own(run
     pictures = draw_photos(open_run(run, "full", 0), [tmp_path / "a.jpg", tmp_path / "a.png"], tmp_path / "poses")
     assert [path.name for path in pictures] == ["a.jpg.poses.png", "a.png.poses.png"]
     assert [Image.open(path).size for path in pictures] == [(48, 32), (32, 48)]
+
+
+def test_two_photos_of_one_name_are_found_without_looking_at_each_pair():
+    places = [Path("first", f"{number}.jpg") for number in range(20_000)]
+    began = time.process_time()
+    with pytest.raises(DataError, match=r"two photos are called 19999\.jpg; rename one"):
+        list_photos([*places, Path("second", "19999.jpg")])
+    assert time.process_time() - began < 2  # s: 0.1; 6 where each name is counted anew
 
 
 @pytest.mark.soak
