@@ -15,7 +15,7 @@ from typing import Any
 
 from ssl_pose.coco import PERSON_CATEGORY, UNLABELED, DataError, hash_file, index_images, read_annotations
 from ssl_pose.files import new_directory, write_json, write_text
-from ssl_pose.own_photos import list_photos, open_upright, read_boxes
+from ssl_pose.own_photos import list_photos, open_upright, read_boxes, turns_unseen
 
 DETECTIONS = f"annotations/person_detections_{UNLABELED}.json"
 MARK = "own_data.json"  # what was made, by which a folder is known as one that may be replaced
@@ -33,6 +33,7 @@ def build_directory(
         raise DataError(f"the share of photos that are held back must lie between 0 and 1, got {val_share}")
     _require_replaceable(output, [photos, labels, boxes_file] if boxes_file else [photos, labels])
     files = {path.name: path.resolve() for path in list_photos([photos])}
+    _refuse_turned([path for path in files.values() if turns_unseen(path)])
     data, _ = read_annotations(labels)
     images = index_images(data["images"], labels.name)
     posed = {entry.get("image_id") for entry in data["annotations"] if entry.get("num_keypoints", 1)}
@@ -79,6 +80,13 @@ def _list_made(folder: Path) -> str:
     files = {path.relative_to(folder).as_posix(): hash_file(path)
              for path in paths if not path.is_symlink() and path != folder / MARK}
     return json.dumps(files, indent=1) + "\n"
+
+
+def _refuse_turned(photos: list[Path]) -> None:
+    """Raises `DataError` for photos that training would read in another frame than the one they are looked at in."""
+    if photos:
+        raise DataError(f"photos are turned by an EXIF orientation that their size does not show ({len(photos)}, the "
+                        f"first {photos[0]}), so training would read them as stored; save them upright, without it")
 
 
 def _share_out(labeled: list[dict], val_share: float) -> dict[str, list[dict]]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssl_pose.coco import DataError, read_json
 from ssl_pose.files import write_json
 from ssl_pose.inference import PoseModel, predict_photo
 from ssl_pose.overlays import draw_people
+from ssl_pose.photos import to_rgb
 
 PHOTO_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 BOXES_FORMAT = 'a JSON object such as {"photo.jpg": [[x, y, width, height], ...]}, px from the photo\'s corner'
@@ -63,13 +65,26 @@ def list_photos(places: Iterable[Path]) -> list[Path]:
 
 def open_upright(path: Path) -> Image.Image:
     """A photo as RGB, turned as its EXIF orientation says."""
+    with _open(path) as image:
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+def turns_unseen(path: Path) -> bool:
+    """Whether a photo's EXIF orientation changes it but not its size, by which `read_photo` knows a turned one."""
+    with _open(path) as image:
+        orientation, square = image.getexif().get(ExifTags.Base.Orientation), image.width == image.height
+    return orientation in (2, 3, 4) or (square and orientation in (5, 6, 7, 8))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            yield image
     except FileNotFoundError:
         raise DataError(f"no photo {path}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no photo that can be read ({error})") from None
+        raise DataError(f"{path} is no 8-bit photo that can be read ({error}); replace or remove it") from None
 
 
 def read_boxes(path: Path) -> dict[str, Any]:

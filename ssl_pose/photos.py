@@ -46,11 +46,9 @@ def read_photo(path: Path, size: tuple[int, int]) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            if image.mode[0] in "IF":
-                raise ValueError(f"mode {image.mode}")  # convert would clip its values
             if image.size != size[::-1]:
                 image = ImageOps.exif_transpose(image)
-            photo = image.convert("RGB")
+            photo = to_rgb(image)
     except FileNotFoundError:
         raise DataError(f"missing photo {path}; fetch it, or remove its annotations") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -59,6 +57,13 @@ def read_photo(path: Path, size: tuple[int, int]) -> Image.Image:
         raise DataError(f"{path} has {photo.width} x {photo.height} px, the annotations say {size[1]} x "
                         f"{size[0]} (width x height), and its EXIF orientation does not explain it; fetch it again")
     return photo
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A photo of any colours as RGB; `ValueError` for one of more than 8 bits, which `convert` would clip."""
+    if image.mode[0] in "IF":
+        raise ValueError(f"mode {image.mode}")
+    return image.convert("RGB")
 
 
 def cut_person(

@@ -20,6 +20,7 @@ from ssl_pose.model import CheckpointError, build_model, save_networks
 from ssl_pose.own_data import DETECTIONS, build_directory
 from ssl_pose.own_photos import draw_photos, list_photos, open_upright
 from ssl_pose.persons import load_detections
+from ssl_pose.photos import read_photo
 from ssl_pose.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,6 +99,34 @@ def test_only_a_folder_that_is_as_own_data_left_it_is_replaced(own: Path, render
     assert len(contents(own / "photos")) == 11
 
 
+@pytest.mark.parametrize(("orientation", "size", "refused"), [
+    (1, (64, 48), False), (3, (64, 48), True), (2, (64, 48), True), (6, (64, 48), False), (6, (64, 64), True),
+])
+@pytest.mark.parametrize("name", ["train_0.jpg", "unlab_0.jpg"])
+def test_a_photo_that_training_would_not_read_as_it_is_looked_at_is_refused(
+    own: Path, name: str, orientation: int, size: tuple[int, int], refused: bool
+):
+    """A turn that changes the size is known by it: 6 lies on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = own / "photos" / name
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)).save(path, exif=exif)
+    if refused:
+        with pytest.raises(DataError, match=rf"EXIF orientation .* \(1, the first .*{name}\), .*; save them upright"):
+            build_directory(own / "photos", own / "labels.json", own / "coco")
+        return
+    build_directory(own / "photos", own / "labels.json", own / "coco")
+    upright = open_upright(path)
+    np.testing.assert_array_equal(np.asarray(read_photo(path, upright.size[::-1])), np.asarray(upright))
+
+
+def test_a_photo_of_16_bits_is_refused_as_training_refuses_it(own: Path):
+    Image.fromarray(np.full((20, 30), 40000, np.uint16)).save(own / "photos" / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png is no 8-bit photo that can be read \(mode I;16\); replace"):
+        build_directory(own / "photos", own / "labels.json", own / "coco")
+    assert not (own / "coco").exists()
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Workspace:
     """A trained run of the default profile's network, with random weights that predict something."""
@@ -162,7 +191,7 @@ def test_poses_are_drawn_on_photos_with_and_without_boxes(run: Workspace, own: P
     with pytest.raises(DataError, match=r"train_0\.jpg: .* are no boxes; expected a JSON object such as"):
         draw_photos(model, [own / "photos"], own / "poses", own / "boxes.json")
     (own / "photos" / "a.jpg").write_text("no photo")
-    with pytest.raises(DataError, match=r"a\.jpg is no photo that can be read"):
+    with pytest.raises(DataError, match=r"a\.jpg is no 8-bit photo that can be read"):
         draw_photos(model, [own / "photos"], own / "poses")
 
 
