@@ -34,6 +34,7 @@ def build_directory(
     _require_replaceable(output, [photos, labels, boxes_file] if boxes_file else [photos, labels])
     files = {path.name: path.resolve() for path in list_photos([photos])}
     _refuse_turned([path for path in files.values() if turns_unseen(path)])
+    boxes = read_boxes(boxes_file, files.keys()) if boxes_file else {}
     data, _ = read_annotations(labels)
     images = index_images(data["images"], labels.name)
     posed = {entry.get("image_id") for entry in data["annotations"] if entry.get("num_keypoints", 1)}
@@ -54,7 +55,7 @@ def build_directory(
         _link(root / UNLABELED, rest, files)
         entries = [_describe(files[name], name, first + place) for place, name in enumerate(rest)]
         write_json({"images": entries}, root / "annotations" / f"image_info_{UNLABELED}.json")
-        write_json(_detections(entries, boxes_file), root / DETECTIONS)
+        write_json(_detections(entries, boxes), root / DETECTIONS)
         write_text(_list_made(root), root / MARK)
     return {split: len(chosen) for split, chosen in splits.items()} | {UNLABELED: len(rest)}
 
@@ -112,9 +113,8 @@ def _describe(path: Path, name: str, identity: int) -> dict[str, Any]:
     return {"id": identity, "file_name": name, "width": photo.width, "height": photo.height}
 
 
-def _detections(images: list[dict], boxes_file: Path | None) -> list[dict]:
-    """COCO results JSON of boxes: those of the file, or of a photo that it does not name, the whole of it."""
-    boxes = read_boxes(boxes_file) if boxes_file else {}
+def _detections(images: list[dict], boxes: dict[str, Any]) -> list[dict]:
+    """COCO results JSON of `boxes` by file name; of a photo that they do not name, the whole of it."""
     return [
         {"image_id": image["id"], "category_id": PERSON_CATEGORY, "bbox": box, "score": 1.0}
         for image in images for box in boxes.get(image["file_name"], [[0, 0, image["width"], image["height"]]])

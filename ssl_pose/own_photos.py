@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,7 @@ def draw_photos(
     as one person's. `photos` are files, or folders of them.
     """
     paths = list_photos(photos)
-    boxes = read_boxes(boxes_file) if boxes_file else {}
-    unknown = boxes.keys() - {path.name for path in paths}
-    if unknown:
-        raise DataError(f"{boxes_file}: {min(unknown)!r} is none of the photos; name each as its file is called")
+    boxes = read_boxes(boxes_file, {path.name for path in paths}) if boxes_file else {}
     output.mkdir(parents=True, exist_ok=True)
     pictures, found = [], {}
     for path in paths:
@@ -87,8 +84,8 @@ def _open(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} is no 8-bit photo that can be read ({error}); replace or remove it") from None
 
 
-def read_boxes(path: Path) -> dict[str, Any]:
-    """Boxes by file name; `DataError` for a file of another format."""
+def read_boxes(path: Path, photos: Set[str]) -> dict[str, Any]:
+    """Boxes by file name; `DataError` for a file of another format, or one that names what is none of the `photos`."""
     try:
         boxes = read_json(path)
     except FileNotFoundError:
@@ -102,4 +99,6 @@ def read_boxes(path: Path) -> dict[str, Any]:
             values = np.zeros(0)
         if values.ndim != 2 or values.shape[1] != 4 or not np.isfinite(values).all() or (values[:, 2:] <= 0).any():
             raise DataError(f"{path}: {name}: {json.dumps(rows)[:80]} are no boxes; expected {BOXES_FORMAT}")
+    if unknown := boxes.keys() - photos:
+        raise DataError(f"{path}: {min(unknown)!r} is none of the photos; name each as its file is called")
     return boxes

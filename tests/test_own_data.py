@@ -60,6 +60,9 @@ def test_what_cannot_be_shared_out_is_named_in_one_line(own: Path):
         build_directory(own / "photos", own / "labels.json", own / "coco", None, 0.01)
     with pytest.raises(DataError, match=r"must lie between 0 and 1, got 1\.5"):
         build_directory(own / "photos", own / "labels.json", own / "coco", None, 1.5)
+    (own / "other.json").write_text('{"other.jpg": [[0, 0, 9, 9]]}')
+    with pytest.raises(DataError, match=r"other\.json: 'other\.jpg' is none of the photos; name each as its file is"):
+        build_directory(own / "photos", own / "labels.json", own / "coco", own / "other.json")
     (own / "photos" / "train_0.jpg").unlink()
     with pytest.raises(DataError, match=r"labelled photo 'train_0.jpg' is not in"):
         build_directory(own / "photos", own / "labels.json", own / "coco")
