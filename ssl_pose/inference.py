@@ -25,6 +25,7 @@ from ssl_pose.evaluation import predict_reference
 from ssl_pose.heatmap import decode_heatmaps, heatmap_to_image_points
 from ssl_pose.photos import FILL_COLOR, crop_matrices, cut_person, read_photo
 from ssl_pose.scoring import canvas_to_photo
+from ssl_pose.skeleton import NUM_KEYPOINTS
 
 AHEAD = 4  # photos a thread that are cut before they are needed
 
@@ -57,6 +58,8 @@ class Poses:
 def predict_photo(model: PoseModel, photo: Image.Image, boxes: NDArray, decoder: str = "dark",
                   flip_test: bool = True) -> Poses:
     """The poses in an RGB photo of the persons in `boxes` (N, 4), x y width height; the mean of two networks."""
+    if not len(boxes):
+        return Poses(np.zeros((0, NUM_KEYPOINTS, 2)), np.zeros((0, NUM_KEYPOINTS), np.float32))
     crops, matrices = _cut(model, photo, np.asarray(boxes, np.float64))
     return _predict(model, crops, matrices, decoder, flip_test)[-1]
 

@@ -28,7 +28,7 @@ def draw_photos(
     """Writes each photo with its poses to `output`, and `poses.json`; returns the pictures.
 
     `boxes_file` says who is where, by file name; a photo that it does not name, or every one without it, is taken
-    as one person's. `photos` are files, or folders of them.
+    as one person's, and one with an empty list as nobody's. `photos` are files, or folders of them.
     """
     paths = list_photos(photos)
     boxes = read_boxes(boxes_file, {path.name for path in paths}) if boxes_file else {}
@@ -93,12 +93,19 @@ def read_boxes(path: Path, photos: Set[str]) -> dict[str, Any]:
     if not isinstance(boxes, dict):
         raise DataError(f"{path} holds no boxes by photo; expected {BOXES_FORMAT}")
     for name, rows in boxes.items():
-        try:
-            values = np.array(rows, np.float64)
-        except (ValueError, TypeError, OverflowError):
-            values = np.zeros(0)
-        if values.ndim != 2 or values.shape[1] != 4 or not np.isfinite(values).all() or (values[:, 2:] <= 0).any():
+        if not _are_boxes(rows):
             raise DataError(f"{path}: {name}: {json.dumps(rows)[:80]} are no boxes; expected {BOXES_FORMAT}")
     if unknown := boxes.keys() - photos:
         raise DataError(f"{path}: {min(unknown)!r} is none of the photos; name each as its file is called")
     return boxes
+
+
+def _are_boxes(rows: Any) -> bool:
+    """Whether `rows` lists boxes of some area; an empty list says that nobody is in the photo."""
+    try:
+        values = np.array(rows, np.float64)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    if values.ndim != 2 or values.shape[1] != 4:
+        return rows == []
+    return bool(np.isfinite(values).all() and (values[:, 2:] > 0).all())

@@ -198,6 +198,17 @@ def test_poses_are_drawn_on_photos_with_and_without_boxes(run: Workspace, own: P
         draw_photos(model, [own / "photos"], own / "poses")
 
 
+def test_a_photo_with_an_empty_list_of_boxes_is_nobodys(run: Workspace, own: Path):
+    (own / "boxes.json").write_text('{"unlab_0.jpg": []}')
+    draw_photos(open_run(run, "full", 0), [own / "photos" / "unlab_0.jpg"], own / "poses", own / "boxes.json")
+    assert json.loads((own / "poses" / "poses.json").read_text()) == {"unlab_0.jpg": []}
+    np.testing.assert_array_equal(np.asarray(Image.open(own / "poses" / "unlab_0.jpg.poses.png")),
+                                  np.asarray(open_upright(own / "photos" / "unlab_0.jpg")))
+    build_directory(own / "photos", own / "labels.json", own / "coco", own / "boxes.json")
+    detected = load_detections(own / "coco", "unlabeled2017", own / "coco" / DETECTIONS, 0.0)
+    assert detected.file_name == ("unlabeled2017/unlab_1.jpg", "unlabeled2017/unlab_2.jpg")
+
+
 def test_photos_that_differ_in_their_ending_alone_have_pictures_of_their_own(run: Workspace, tmp_path: Path):
     for name, size in (("a.jpg", (48, 32)), ("a.png", (32, 48))):
         Image.new("RGB", size, "grey").save(tmp_path / name)
