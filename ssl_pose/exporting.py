@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
@@ -84,6 +85,8 @@ def export_labels(here: Workspace, arm_name: str, seed: int, path: Path) -> dict
     networks, crops = load_trained(here, arm_name, seed), load_crops(here.crops("train"))
     labeled = arm_labels(arm, read_split(here.split(seed), crops), crops, config.splits, seed)
     persons = training_persons(here.coco, config.data)
+    packed = np.isin(persons.annotation_id, crops.annotation_id)  # not those of photos that were left out as broken
+    persons = persons.take(np.flatnonzero(packed))
     return export_pseudo_labels([networks[number] for number in arm.label_networks], persons, crops, labeled, config,
                                 arm, seed, path)
 

@@ -48,7 +48,8 @@ def export_pseudo_labels(
     kept joints. Per joint stand `keypoint_confidence`, `keypoint_uncertainty` (null: no two views saw it, or it is
     under the threshold that the arm's guard asks for) and `keypoint_network`. The file appears whole or not at all.
     """
-    if not np.array_equal(persons.annotation_id, crops.annotation_id):
+    if (persons.annotations_sha256 != crops.annotations_sha256
+            or not np.array_equal(persons.annotation_id, crops.annotation_id)):
         raise DataError("the packed crops are not those of this COCO directory: run the data stage again")
     rows = np.flatnonzero(~labeled)
     if not len(rows):

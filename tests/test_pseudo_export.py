@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from ssl_pose.crops import load_crops
 from ssl_pose.exporting import export_labels
 from ssl_pose.model import save_networks
 from ssl_pose.packing import pack_crops
+from ssl_pose.preparation import pack_persons, select_persons
 from ssl_pose.pseudo_export import CHUNK, draw_views, export_pseudo_labels, label_persons
 from ssl_pose.splits import write_split
 from ssl_pose.workspace import Workspace
@@ -97,6 +99,32 @@ def test_a_run_labels_the_pool_of_its_own_split(packed, rendered_coco, tmp_path)
     content = json.loads((tmp_path / "labels.json").read_text())
     assert {entry["id"] for entry in content["annotations"]} == set(records.annotation_id[~labeled].tolist())
     assert {number for entry in content["annotations"] for number in entry["keypoint_network"]} == {0}  # the teacher
+
+
+def test_a_run_that_left_out_a_broken_photo_labels_the_other_persons_of_its_pool(rendered_coco, tmp_path):
+    config = replace(CONFIG, data=replace(CONFIG.data, skip_broken_photos=True))
+    here = Workspace(config, tmp_path, tmp_path, {})
+    shutil.copytree(rendered_coco, here.coco)
+    whole = load_persons(here.coco, "train2017")
+    (here.coco / whole.file_name[-1]).write_bytes(b"no photo")
+    records, broken = select_persons(here)
+    pack_persons(here, records)
+    crops = load_crops(here.crops("train"))
+    assert len(broken) == 1
+    assert 3 < len(crops) < len(whole)
+    labeled = crops.image_id == crops.image_id[0]
+    write_split(here.split(0), crops, labeled, label_count=1, seed=0, method="hash", unit="image")
+    save_networks(here.model("full", 0), random_networks(2), config.model)
+    counts = export_labels(here, "full", 0, tmp_path / "labels.json")
+    assert counts["persons"] == (~labeled).sum()
+    content = json.loads((tmp_path / "labels.json").read_text())
+    assert {entry["id"] for entry in content["annotations"]} == set(crops.annotation_id[~labeled].tolist())
+
+
+def test_annotations_that_changed_since_the_crops_were_packed_are_refused(packed, tmp_path):
+    records, crops = packed
+    with pytest.raises(DataError, match="not those of this COCO directory"):
+        export((replace(records, annotations_sha256="another file's"), crops), tmp_path / "labels.json")
 
 
 def test_an_ideal_network_says_the_hidden_labels_and_a_worse_one_is_not_asked():
