@@ -70,7 +70,7 @@ def export_run(here: Workspace, arm: str, seed: int, folder: Path) -> Path:
     about = {
         "format": FORMAT, "profile": here.config.profile, "arm": arm, "seed": seed,
         "model": asdict(opened.model), "input_size": list(opened.input_size), "box_padding": opened.box_padding,
-        "decoder": here.config.evaluation.decoder, "keypoints": list(KEYPOINT_NAMES),
+        "keypoints": list(KEYPOINT_NAMES),
     }
     with new_directory(folder) as partial:
         save_networks(partial / "model.safetensors", list(opened.networks), opened.model)

@@ -152,6 +152,8 @@ def test_an_exported_run_reads_back_and_predicts_the_same(run: Workspace, own: P
     before = predict_photo(open_run(run, "full", 0), photo, box)
     after = predict_photo(open_model(folder, device="cpu"), photo, box)
     np.testing.assert_array_equal(before.keypoints, after.keypoints)
+    about = json.loads((folder / "model.json").read_text())
+    assert about.keys() == {"format", "profile", "arm", "seed", "model", "input_size", "box_padding", "keypoints"}
     card = (folder / "README.md").read_text()
     scores = json.loads((run.run("full", 0) / "scores.json").read_text())
     assert f"AP: {scores['AP']:.1f}" in card
