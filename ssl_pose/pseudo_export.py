@@ -46,7 +46,8 @@ def export_pseudo_labels(
     `networks` are those that make the arm's labels, `persons` the records that the crops were cut for. An annotation
     has COCO's fields, with visibility 2 where a joint is kept and 0 elsewhere; `score` is the mean confidence of
     kept joints. Per joint stand `keypoint_confidence`, `keypoint_uncertainty` (null: no two views saw it, or it is
-    under the threshold that the arm's guard asks for) and `keypoint_network`. The file appears whole or not at all.
+    under the threshold that the arm's guard asks for) and `keypoint_network`. An image has COCO's fields, and the
+    `folder` that its `file_name` lies in. The file appears whole or not at all.
     """
     if (persons.annotations_sha256 != crops.annotations_sha256
             or not np.array_equal(persons.annotation_id, crops.annotation_id)):
@@ -79,8 +80,8 @@ def _images(persons: PersonRecords, rows: NDArray) -> Iterator[dict[str, Any]]:
     _, first = np.unique(persons.image_id[rows], return_index=True)
     for row in rows[np.sort(first)]:
         height, width = persons.photo_size[row].tolist()
-        yield {"id": int(persons.image_id[row]), "file_name": persons.file_name[row].partition("/")[2],
-               "height": height, "width": width}
+        folder, _, name = persons.file_name[row].partition("/")
+        yield {"id": int(persons.image_id[row]), "file_name": name, "folder": folder, "height": height, "width": width}
 
 
 def _annotations(

@@ -63,6 +63,17 @@ def test_coco_and_our_own_reader_open_the_file(packed, rendered_coco, tmp_path):
     assert again.file_name[0] == records.file_name[row]
 
 
+def test_each_image_says_in_which_folder_of_the_directory_it_lies(packed, tmp_path):
+    """A pool may span the rest of train2017 and unlabeled2017."""
+    records, crops = packed
+    last = records.file_name[-1]
+    names = [name.replace("train2017", "unlabeled2017") if name == last else name for name in records.file_name]
+    _, content = export((replace(records, file_name=tuple(names)), crops), tmp_path / "labels.json")
+    found = {f"{image['folder']}/{image['file_name']}" for image in content["images"]}
+    assert found == set(names[3:])
+    assert {image["folder"] for image in content["images"]} == {"train2017", "unlabeled2017"}
+
+
 def test_a_joint_under_the_threshold_has_no_point_and_its_confidence_still_stands_there(packed, tmp_path):
     _, content = export(packed, tmp_path / "a.json")
     for entry in content["annotations"]:
