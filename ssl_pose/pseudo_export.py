@@ -88,7 +88,8 @@ def _annotations(
     networks: Networks, persons: PersonRecords, crops: CropSet, rows: NDArray, config: Config, arm: ArmConfig,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    pool = open_pool(crops, next(networks[0].parameters()).device, config.training.crops_on_device)
+    device = next(networks[0].parameters()).device
+    pool = open_pool(crops, device, "never")  # each row is read once
     for number, start in enumerate(range(0, len(rows), CHUNK)):
         chunk = rows[start : start + CHUNK]
         views = draw_views(config, arm, len(chunk), seed, number)

@@ -23,6 +23,7 @@ from ssl_pose.model import save_networks
 from ssl_pose.packing import pack_crops
 from ssl_pose.preparation import pack_persons, select_persons
 from ssl_pose.pseudo_export import CHUNK, draw_views, export_pseudo_labels, label_persons
+from ssl_pose.read_ahead import ReadAhead
 from ssl_pose.splits import write_split
 from ssl_pose.workspace import Workspace
 from tests.test_evaluation import DotFinder, people_with_dots, small_config
@@ -37,12 +38,12 @@ def packed(rendered_coco, tmp_path_factory):
     return records, load_crops(folder)
 
 
-def export(packed, path, arm="full", networks=None, labeled=None, **options):
+def export(packed, path, arm="full", networks=None, labeled=None, config=CONFIG, **options):
     records, crops = packed
     labeled = np.arange(len(crops)) < 3 if labeled is None else labeled
     networks = networks or random_networks(2)
     method = replace(CONFIG.arm(arm), **options)
-    counts = export_pseudo_labels(networks, records, crops, labeled, CONFIG, method, 0, path)
+    counts = export_pseudo_labels(networks, records, crops, labeled, config, method, 0, path)
     return counts, json.loads(path.read_text())
 
 
@@ -170,6 +171,15 @@ def test_a_stopped_export_leaves_the_old_file_and_nothing_beside_it(packed, tmp_
         export(packed, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_crops_that_are_read_once_are_not_copied_to_the_device(packed, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pseudo_export, "label_persons",
+                        lambda networks, pool, *rest: seen.append(pool) or label_persons(networks, pool, *rest))
+    export(packed, tmp_path / "labels.json", config=replace(
+        CONFIG, training=replace(CONFIG.training, crops_on_device="always")))
+    assert {type(pool.pixels) for pool in seen} == {ReadAhead}
 
 
 def test_views_are_those_of_their_chunk():
