@@ -47,7 +47,7 @@ class PersonRecords:
     annotation_id: np.ndarray  # (N,) int64
     file_name: tuple[str, ...]  # N names, relative to the COCO directory
     photo_size: np.ndarray  # (N, 2) int64, height and width, px
-    keypoints: np.ndarray  # (N, 17, 2) float64, photo px; (0, 0) where visibility is 0
+    keypoints: np.ndarray  # (N, 17, 2) float64, photo px; meaningless where visibility is 0
     visibility: np.ndarray  # (N, 17) uint8: 0 not labelled, 1 hidden, 2 seen
     box_xywh: np.ndarray  # (N, 4) float64, clipped to the photo, px
     area: np.ndarray  # (N,) float64, of the person's mask, px^2

@@ -22,7 +22,8 @@ def peak_structure(heatmaps: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     Peaks lie more than 2 `sigma` cells apart along an axis. A joint with one peak has ratio 0; one whose map is
     nowhere positive has ratio 0 and no peak.
     """
-    first, second = local_peaks(heatmaps, sigma).flatten(2).topk(2).values.unbind(-1)
+    peaks = local_peaks(heatmaps, sigma).flatten(2)
+    first, second = peaks.topk(2).values.unbind(-1)
     ratio = torch.where(second > 0, second / first, 0.0)
     half = (first / 2).clamp(min=torch.finfo(first.dtype).tiny)
-    return ratio, (local_peaks(heatmaps, sigma).flatten(2) >= half[..., None]).sum(-1)
+    return ratio, (peaks >= half[..., None]).sum(-1)
