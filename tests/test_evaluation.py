@@ -130,6 +130,20 @@ def test_what_nobody_has_is_none_and_not_a_number_that_json_lacks():
     json.dumps(scores, allow_nan=False)
 
 
+def test_where_a_joint_is_not_labelled_its_point_changes_no_score_and_no_target():
+    config, crops = small_config(), people_with_dots()
+    keypoints = np.where(crops.visibility[..., None] > 0, crops.keypoints, np.float32(1e4))
+    moved, predictions = replace(crops, keypoints=keypoints), predictions_at(crops.keypoints + 3)
+    assert scores_of(moved, predictions) == scores_of(crops, predictions)
+    targets = []
+    for chosen in (crops, moved):
+        pool = batches.open_pool(chosen, torch.device("cpu"))
+        batch = batches.draw_labeled(pool, torch.arange(len(crops)), config, 0, "burn_in", 0)
+        targets.append((batch.weight, batch.heatmaps * batch.weight[..., None, None]))
+    assert all(torch.equal(*pair) for pair in zip(*targets, strict=True))
+    assert 0 < targets[0][0].mean() < 1
+
+
 @pytest.mark.parametrize("place", ["auto", "always", "never"])
 def test_crops_lie_where_the_parameter_says_and_predictions_are_the_same(place, monkeypatch):
     config, crops, asked = small_config(), people_with_dots(), []
