@@ -32,6 +32,7 @@ from ssl_pose.training import choose_device
 from ssl_pose.workspace import Workspace
 
 FORMAT = 1  # of model.json
+FILES = {"model.safetensors", "model.json", "README.md"}
 
 
 def open_run(here: Workspace, arm: str, seed: int) -> PoseModel:
@@ -65,7 +66,8 @@ def open_profile_run(name: str, arm: str, seed: int) -> PoseModel:
 def export_run(here: Workspace, arm: str, seed: int, folder: Path) -> Path:
     """Writes a run's reported networks and their card to `folder`, which must not hold anything else."""
     opened = open_run(here, arm, seed)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").exists():
+    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if held and not {"model.json"} <= held <= FILES:
         raise ConfigError(f"{folder} holds something else than a model; name another folder")
     about = {
         "format": FORMAT, "profile": here.config.profile, "arm": arm, "seed": seed,

@@ -163,6 +163,14 @@ def test_an_exported_run_reads_back_and_predicts_the_same(run: Workspace, own: P
     export_run(run, "full", 0, folder)  # again over itself
     with pytest.raises(ValueError, match="holds something else than a model"):
         export_run(run, "full", 0, own / "photos")
+    (folder / "mine.txt").touch()
+    (own / "project").mkdir()
+    (own / "project" / "README.md").touch()
+    for place in (folder, own / "project"):
+        before = sorted(place.iterdir())
+        with pytest.raises(ValueError, match="holds something else than a model"):
+            export_run(run, "full", 0, place)
+        assert sorted(place.iterdir()) == before
 
 
 def test_what_is_no_exported_model_is_refused(run: Workspace, tmp_path: Path):
