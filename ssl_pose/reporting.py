@@ -24,7 +24,7 @@ from ssl_pose.claims import CONFIRMING_SEEDS, FROZEN_ARM, OTHER_READINGS, read_l
 from ssl_pose.config import Config
 from ssl_pose.files import write_text
 from ssl_pose.results import MODES, ResultsError, load_provenance
-from ssl_pose.tables import effort_table, readable, to_markdown, version_table
+from ssl_pose.tables import HASHES, effort_table, readable, to_markdown, version_table
 
 VERDICT_STYLES = {statistics.REPRODUCED: "good", statistics.SMALLER: "good", statistics.REVERSED: "bad",
                   statistics.ABSENT: "bad", statistics.UNDECIDED: "open"}
@@ -317,7 +317,7 @@ def readme_from_results(results: Path, config: Config) -> str:
 
 def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:
     tables = [
-        {"caption": caption} | _page_table(pd.read_csv(find_file(folders, f"tables/{name}.csv")))
+        {"caption": caption} | _page_table(_read_table(folders, name))
         for name, caption in section.tables
     ]
     figures = [
@@ -326,6 +326,10 @@ def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:
     ]
     return {"key": section.key, "title": section.title, "text": section.text, "tables": tables,
             "figures": figures, "notebook": section.notebook}
+
+
+def _read_table(folders: Sequence[Path], name: str) -> pd.DataFrame:
+    return pd.read_csv(find_file(folders, f"tables/{name}.csv"), dtype=dict.fromkeys(HASHES, str))
 
 
 def _page_table(frame: pd.DataFrame) -> dict[str, Any]:

@@ -21,6 +21,7 @@ PROVENANCE = {  # field of train.json: column
     "git_sha": "commit", "git_dirty": "edited since", "code_sha": "code", "config_sha": "config",
     "data_sha": "data", "wall_seconds": "seconds", "peak_memory_mib": "peak MiB",
 }
+HASHES = ("commit", "code", "config", "data")  # columns of text, though one such as 9761e763 looks like a number
 
 
 def score_table(scores: pd.DataFrame, paper: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -116,7 +117,7 @@ def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
 def provenance_table(provenance: pd.DataFrame) -> pd.DataFrame:
     """A row a run: what train.json says about commit, time, memory, speed and machine."""
     table = provenance[["arm", "seed", *PROVENANCE]].rename(columns=PROVENANCE)
-    for name in ("commit", "code", "config", "data"):
+    for name in HASHES:
         table[name] = table[name].str.slice(0, 8)
     table["threads"] = provenance["hardware.threads"].astype(str) + " of " + provenance["hardware.cores"].astype(str)
     table["processor"] = provenance["hardware.gpu"].fillna(provenance["hardware.cpu"])

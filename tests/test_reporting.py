@@ -336,6 +336,13 @@ def test_the_page_is_whole_self_contained_and_has_text_for_every_picture(tree, c
     assert "table_1 &amp; more" in page  # text is escaped
 
 
+def test_a_hash_that_looks_like_a_number_stands_on_the_page_as_it_is(tree, config, page_folder):
+    hashes = ["9761e763", "00001234", "12345678"]  # infinity, an integer with zeros, a large one
+    results.write_table(pd.DataFrame({"data": hashes, "code": hashes}), page_folder / "tables" / "provenance.csv")
+    page = reporting.render_report(config, tree, [page_folder])
+    assert all(page.count(f">{value}<") == 2 for value in hashes)
+
+
 def test_the_same_results_give_the_same_page(tree, config, page_folder):
     assert reporting.render_report(config, tree, [page_folder]) == reporting.render_report(config, tree, [page_folder])
 
