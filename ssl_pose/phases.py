@@ -59,7 +59,7 @@ def _framework_cells(results: Path, config: Config) -> Iterator[tuple[dict, list
     for dual, body in _plain(config, "dual_student"):
         for other, teacher in _plain(config, "teacher_student"):
             same = {"framework": body.framework, "label_source": body.label_source, "ema_horizon": body.ema_horizon}
-            if teacher.label_source == "ema" and teacher.method | same == body.method:
+            if teacher.method | same == body.method:
                 row = {"claim": "dual > teacher_student", "label_count": _labels(body, config),
                        "steps": body.relative_steps, "setting": "horizon", "value": teacher.ema_horizon}
                 yield row, (wide[dual] - wide[other]).tolist()
@@ -82,13 +82,16 @@ def _ensemble_cells(results: Path, config: Config) -> Iterator[tuple[dict, list[
 def _plain(config: Config, framework: str) -> Iterator[tuple[str, ArmConfig]]:
     """The arms of a framework that, after burn-in, learn soft heatmaps of one view on one plain strong view.
 
+    A teacher follows its student; two students teach each other, whose EMA horizon changes nothing and is no setting.
     Of several in one setting, such as trials of a weight, the first stands for it.
     """
+    follows = framework == "teacher_student"
     settings = set()
     for name, arm in config.arms.items():
         plain = (arm.target, arm.num_views, arm.selection, arm.strong_paths) == ("soft", 0, "off", ("plain",))
-        setting = (arm.label_count, arm.relative_steps, arm.ema_horizon)
-        if arm.framework == framework and arm.burn_in and plain and setting not in settings:
+        setting = (_labels(arm, config), arm.relative_steps, follows and arm.ema_horizon)
+        plain = plain and arm.burn_in and arm.uses_ema == follows
+        if arm.framework == framework and plain and setting not in settings:
             settings.add(setting)
             yield name, arm
 

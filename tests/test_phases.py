@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from shutil import copytree
 
 import pandas as pd
 import pytest
@@ -64,6 +65,21 @@ def test_of_several_plain_arms_in_one_setting_the_first_stands_for_it(config):
     trial = replace(config.arms[first], consistency_weight=0.5)
     more = replace(config, arms=config.arms | {"trial": trial})
     assert list(phases._plain(more, "dual_student")) == list(phases._plain(config, "dual_student"))
+
+
+def test_the_horizon_of_two_students_is_no_setting_and_gives_no_second_cell(config):
+    other = replace(config.arm("dual_student"), ema_horizon=0.5)
+    more = replace(config, arms=config.arms | {"other": other})
+    assert [name for name, _ in phases._plain(more, "dual_student")] == ["dual_student"]
+
+
+def test_a_frozen_teacher_or_students_with_teachers_listed_first_take_nobodys_place(config, results):
+    frozen = replace(config.arm("teacher_student"), label_source="frozen")
+    taught = replace(config.arm("dual_student"), label_source="ema")
+    more = replace(config, arms={"frozen": frozen, "taught": taught} | config.arms)
+    for arm in ("frozen", "taught"):
+        copytree(run_directory(results, "dual_student", 0).parent, run_directory(results, arm, 0).parent)
+    pd.testing.assert_frame_equal(phases.phase_table(results, more), phases.phase_table(results, config))
 
 
 def test_predictions_are_scored_by_side_and_by_squared_error():
