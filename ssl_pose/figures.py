@@ -7,16 +7,18 @@ date and no version in the file. Accuracies are percent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_pose.files import write_bytes
@@ -27,6 +29,8 @@ BLUE, ORANGE, GREEN, RED = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]
 GREY = (0.35, 0.35, 0.35)
 MARKERS = "osD^vPX*<>"
 DPI = 150
+LEGEND_LINE = 0.19  # height of a line of a legend under a figure, inches
+ROOM = 10.0  # between a number beside a point and the other points and numbers, pt
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -37,10 +41,24 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return write_bytes(buffer.getvalue(), path)
 
 
+def arm_looks(frame: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and label of the arms that `frame` has rows of.
+
+    `titles` are those of the whole grid: an arm's place in it gives its look, which is the same in every figure.
+    """
+    shown = set(frame.arm)
+    return {arm: {"label": title} | _look(place) for place, (arm, title) in enumerate(titles.items()) if arm in shown}
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Neighbours differ in colour and in marker, and a hundred places in one of the two."""
+    return {"color": PALETTE[place % 10], "marker": MARKERS[(place + place // 10) % 10]}
+
+
 def draw_scores(scores: pd.DataFrame, paper: Mapping[str, float] | None = None) -> Figure:
     """A row an arm: the AP of each seed, their mean and standard deviation; beside it the paper's mAP."""
     titles = scores.drop_duplicates("arm").set_index("arm").title
-    figure = Figure(figsize=(7.2, 0.9 + 0.36 * len(titles)), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.1 + 0.36 * len(titles)), layout="constrained")
     panels = figure.subplots(1, 2 if paper else 1, sharey=True, squeeze=False)[0]
     for row, arm in enumerate(titles.index):
         values = scores.AP[scores.arm == arm].to_numpy(float)
@@ -49,10 +67,12 @@ def draw_scores(scores: pd.DataFrame, paper: Mapping[str, float] | None = None) 
         panels[0].errorbar(values.mean(), row, xerr=spread, fmt="D", color=GREY, capsize=4, markersize=6)
         if paper and arm in paper:
             panels[1].plot(paper[arm], row, "s", color=ORANGE, markersize=8)
-    panels[0].set(yticks=range(len(titles)), yticklabels=titles, xlabel="ours: AP, % (dots: seeds)")
+    panels[0].set(yticks=range(len(titles)), yticklabels=titles, xlabel="AP, % (dots: seeds)")
     panels[0].set_ylim(len(titles) - 0.5, -0.5)
     if paper:
-        panels[1].set(xlabel="paper: mAP, % (COCO, 1K labels)")
+        panels[0].set_title("ours", fontsize=9.5)
+        panels[1].set_title("paper: COCO, 1K labels", fontsize=9.5)
+        panels[1].set(xlabel="mAP, %")
     return _finish(figure, "x")
 
 
@@ -61,7 +81,7 @@ def draw_claims(claims: pd.DataFrame) -> Figure:
 
     All in percent of the headroom; delta is half of the paper's effect, so the square stands at twice delta.
     """
-    figure = Figure(figsize=(8.0, 1.2 + 0.55 * len(claims)), layout="constrained")
+    figure = Figure(figsize=(8.0, 1.0 + 0.55 * len(claims)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1)
     for row, claim in enumerate(claims.itertuples()):
@@ -84,15 +104,16 @@ def draw_claims(claims: pd.DataFrame) -> Figure:
 def draw_ensembles(quality: pd.DataFrame, titles: Mapping[str, str], readings: Mapping[str, str],
                    paper: Mapping[str, float]) -> Figure:
     """A panel a reading of the PCK: none, average, maximum on each arm's networks, mean and std over seeds."""
-    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    figure = Figure(figsize=(8.0, 3.8), layout="constrained")
     panels = figure.subplots(1, len(readings), squeeze=False)[0]
+    looks = arm_looks(quality, titles)
+    step = min(0.05, 0.6 / max(1, len(looks)))  # many arms stay nearer to their mode than to the next
     for panel, (column, reading) in zip(panels, readings.items(), strict=True):
-        for place, arm in enumerate(titles):
+        for place, (arm, look) in enumerate(looks.items()):
             rows = quality[quality.arm == arm].groupby("mode")[column]
             mean, std = rows.mean().reindex(MODES), rows.std().reindex(MODES).fillna(0.0)
-            x = np.arange(len(MODES)) + 0.05 * (place - (len(titles) - 1) / 2)
-            panel.errorbar(x, mean, std, color=PALETTE[place % 10], marker=MARKERS[place % 10], capsize=3,
-                           label=titles[arm])
+            x = np.arange(len(MODES)) + step * (place - (len(looks) - 1) / 2)
+            panel.errorbar(x, mean, std, capsize=3, **look)
         panel.plot([paper[mode] for mode in MODES], "--", color=GREY, label="paper (Table 1)")
         panel.set(xticks=range(len(MODES)), xticklabels=MODES, ylabel="PCK@0.2 of pseudo-heatmaps, %")
         panel.set_title(reading, fontsize=9.5)
@@ -103,14 +124,13 @@ def draw_ensembles(quality: pd.DataFrame, titles: Mapping[str, str], readings: M
 def draw_coverage(curves: pd.DataFrame, titles: Mapping[str, str], thresholds: Mapping[str, float]) -> Figure:
     """A panel an ensemble mode: precision of the kept joints over the share kept; rings are the arms' thresholds."""
     modes = list(dict.fromkeys(curves["mode"])) or ["none"]
-    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.0, 3.4), layout="constrained")
     panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
     for panel, mode in zip(panels, modes, strict=True):
-        for place, arm in enumerate(titles):
+        for arm, look in arm_looks(curves, titles).items():
             rows = curves[(curves["mode"] == mode) & (curves.arm == arm)]
             line = rows.groupby("threshold")[["coverage", "precision"]].mean().dropna()
-            panel.plot(line.coverage, line.precision, color=PALETTE[place % 10], label=titles[arm],
-                       marker=MARKERS[place % 10], markersize=3.5)
+            panel.plot(line.coverage, line.precision, markersize=3.5, **look)
             at = line[np.isclose(line.index, thresholds[arm])]
             panel.plot(at.coverage, at.precision, "o", markersize=12, fillstyle="none", color=GREY)
         panel.set(xlabel="kept, %", ylabel="of these correct, %" if panel is panels[0] else "")
@@ -121,15 +141,14 @@ def draw_coverage(curves: pd.DataFrame, titles: Mapping[str, str], thresholds: M
 
 def draw_training(logs: pd.DataFrame, titles: Mapping[str, str], columns: Mapping[str, str]) -> Figure:
     """A panel a column of the training logs (name: label), a line an arm: mean over seeds, band: min to max."""
-    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.0, 3.4), layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     for panel, (column, label) in zip(panels, columns.items(), strict=True):
-        for place, arm in enumerate(titles):
+        for arm, look in arm_looks(logs, titles).items():
             steps = logs[logs.arm == arm].astype({column: float}).groupby("step")[column]
             mean, low, high = steps.mean(), steps.min(), steps.max()
-            panel.plot(mean.index, mean, color=PALETTE[place % 10], marker=MARKERS[place % 10], markersize=3.5,
-                       label=titles[arm])
-            panel.fill_between(mean.index, low, high, color=PALETTE[place % 10], alpha=0.15, linewidth=0)
+            panel.plot(mean.index, mean, markersize=3.5, **look)
+            panel.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
         panel.set(xlabel="training step", ylabel=label)
     _shared_legend(figure)
     return _finish(figure, "y")
@@ -153,12 +172,11 @@ def draw_selection(selection: pd.DataFrame, margin: float) -> Figure:
 
 def draw_uncertainty(bins: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Share of wrong peaks over mean uncertainty, in bins of equally many joints; a line an arm."""
-    figure = Figure(figsize=(6.8, 4.8), layout="constrained")
+    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
     axes = figure.subplots()
-    for place, arm in enumerate(titles):
+    for arm, look in arm_looks(bins, titles).items():
         line = bins[bins.arm == arm].groupby("bin")[["uncertainty", "wrong"]].mean()
-        axes.plot(line.uncertainty, line.wrong, color=PALETTE[place % 10], marker=MARKERS[place % 10],
-                  label=titles[arm])
+        axes.plot(line.uncertainty, line.wrong, **look)
     axes.set(xlabel="uncertainty u (largest standard deviation over views)", ylabel="wrong peaks, %", ylim=(0, 100))
     _shared_legend(figure)
     return _finish(figure, "y")
@@ -185,27 +203,46 @@ def draw_ablations(table: pd.DataFrame) -> Figure:
     return _finish(figure, "x")
 
 
-def draw_costs(costs: pd.DataFrame) -> Figure:
+def draw_costs(costs: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """AP over the image passes of training, a numbered point an arm; the legend gives the titles."""
-    figure = Figure(figsize=(8.0, 3.6 + 0.14 * len(costs)), layout="constrained")
+    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
     axes = figure.subplots()
-    for place, arm in enumerate(costs.itertuples()):
-        axes.plot(arm.passes, arm.AP, MARKERS[place % 10], color=PALETTE[place % 10], markersize=7,
-                  label=f"{place + 1} {arm.title}")
-        axes.annotate(str(place + 1), (arm.passes, arm.AP), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    looks = arm_looks(costs, titles)
+    for number, arm in enumerate(costs.itertuples(), start=1):
+        look = looks[arm.arm]
+        axes.plot(arm.passes, arm.AP, markersize=7, linestyle="none", **look | {"label": f"{number} {look['label']}"})
     axes.set(xlabel="training of one run, million image passes (a backward pass counts two)", ylabel="AP, %")
     _shared_legend(figure)
+    _number_points(axes, costs[["passes", "AP"]].to_numpy(float))
     return _finish(figure, "both")
 
 
+def _number_points(axes: Axes, points: NDArray) -> None:
+    """Writes 1, 2, ... beside `points` (N, 2), each at the nearest place that no point and no other number takes."""
+    axes.figure.draw_without_rendering()  # lays the axes out, so that distances on paper are known
+    points_on_paper = axes.transData.transform(points) * 72 / axes.figure.dpi
+    taken = list(points_on_paper)
+    angles = np.radians([45, -45, 135, -135, 0, 180, 90, -90])
+    offsets = [radius * np.array([np.cos(angle), np.sin(angle)]) for radius in (9, 15, 21, 27, 33) for angle in angles]
+    for number, point in enumerate(points_on_paper):
+        others = np.array(taken[:number] + taken[number + 1:])
+        free = (offset for offset in offsets if np.hypot(*(others - point - offset).T).min(initial=np.inf) >= ROOM)
+        offset = next(free, offsets[0])
+        taken.append(point + offset)
+        lead = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5} if np.hypot(*offset) > ROOM else None
+        axes.annotate(str(number + 1), points[number], xytext=offset, textcoords="offset points", fontsize=8,
+                      ha="center", va="center", arrowprops=lead)
+
+
 def draw_label_counts(levels: pd.DataFrame, ceiling: float) -> Figure:
-    """A line a curve: AP over the label count, mean and std over seeds; dashed: all labels."""
-    figure = Figure(figsize=(7.4, 5.0), layout="constrained")
+    """A line a curve: AP over the label count, mean and std over seeds; dashed: all labels, NaN where none had them."""
+    figure = Figure(figsize=(7.4, 4.4), layout="constrained")
     axes = figure.subplots()
-    axes.axhline(ceiling, linestyle="--", color=GREY, label="all labels")
+    if not math.isnan(ceiling):
+        axes.axhline(ceiling, linestyle="--", color=GREY, label="all labels")
     for place, (title, rows) in enumerate(levels.groupby("curve", sort=False)):
         axes.errorbar(rows.label_count, rows.AP_mean.astype(float), rows.AP_std.astype(float).fillna(0.0), capsize=3,
-                      color=PALETTE[place % 10], marker=MARKERS[place % 10], label=title)
+                      label=title, **_look(place))
     counts = sorted(levels.label_count.unique())
     axes.set_xscale("log")
     axes.set_xticks(counts, [str(count) for count in counts])
@@ -253,13 +290,12 @@ def _right(cell: NamedTuple) -> str:
 
 def draw_reliability(bins: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Share of right joints over the height of their peaks, in bins of equally many; a line an arm."""
-    figure = Figure(figsize=(6.8, 5.0), layout="constrained")
+    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 100], "--", color=GREY, label="confidence is the share that is right")
-    for place, arm in enumerate(titles):
+    for arm, look in arm_looks(bins, titles).items():
         line = bins[bins.arm == arm].groupby("bin")[["confidence", "correct"]].mean()
-        axes.plot(line.confidence, line.correct, color=PALETTE[place % 10], marker=MARKERS[place % 10],
-                  label=titles[arm])
+        axes.plot(line.confidence, line.correct, **look)
     axes.set(xlabel="confidence (height of the peak)", ylabel="right within 0.2 torsos, %", xlim=(0, 1), ylim=(0, 100))
     _shared_legend(figure)
     return _finish(figure, "both")
@@ -303,7 +339,7 @@ def _draw_shares(panel: Axes, summary: Mapping[str, Mapping], name: str, labels:
 def _lines(panel: Axes, groups: pd.core.groupby.DataFrameGroupBy, columns: Mapping[str, str]) -> None:
     for place, (column, label) in enumerate(columns.items()):
         mean = groups[column].mean()
-        panel.plot(mean.index, mean, color=PALETTE[place], marker=MARKERS[place], label=label)
+        panel.plot(mean.index, mean, label=label, **_look(place))
 
 
 def _once(label: str, axes: Axes) -> str:
@@ -312,9 +348,10 @@ def _once(label: str, axes: Axes) -> str:
 
 
 def _shared_legend(figure: Figure, columns: int = 2) -> None:
-    """One legend for all panels, below them."""
-    entries = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False)
+    """One legend for all panels, below them; the figure grows by its height, so that panels keep theirs."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * math.ceil(len(labels) / columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False)
 
 
 def _legend_below(axes: Axes) -> None:

@@ -1,11 +1,13 @@
 """Other readings and ablations of a results tree with known effects."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_results import AP, fake_config, write_fake_results
+from matplotlib.text import Text
 
 from ssl_pose import ablations, figures, readings, results
 from ssl_pose.matching import persons_of
@@ -73,7 +75,16 @@ def test_costs_rise_from_row_to_row(tree, config):
     costs = ablations.cost_table(results.load_scores(tree, config), results.load_provenance(tree, config))
     assert costs.passes.is_monotonic_increasing
     assert set(costs.arm) == set(config.arms)
-    assert figures.draw_costs(costs).axes
+
+
+def test_numbers_beside_equal_points_do_not_overprint(config):
+    titles = {name: arm.title for name, arm in config.arms.items()}
+    costs = pd.DataFrame({"arm": list(titles), "passes": 1.0, "AP": [20.0] * (len(titles) - 1) + [30.0]})
+    figure = figures.draw_costs(costs, titles)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(number) for number in figure.axes[0].texts]  # without its line to the point
+    assert len(boxes) == len(titles) > 8
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_a_figure_of_reliability_has_a_line_an_arm_and_the_diagonal(tree, config):

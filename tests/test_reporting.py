@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -303,6 +304,32 @@ def test_every_figure_of_runs_can_be_drawn(tmp_path, tree, config, ledger):
     ]
     for number, figure in enumerate(drawn):
         assert figures.save_figure(figure, tmp_path / f"{number}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_arm_looks_the_same_in_every_figure_and_no_two_of_a_hundred_look_alike():
+    titles = {f"arm_{number}": f"Arm {number}" for number in range(100)}
+    all_arms, few = (pd.DataFrame({"arm": names}) for names in (list(titles), ["arm_41", "arm_3"]))
+    looks = figures.arm_looks(all_arms, titles)
+    assert figures.arm_looks(few, titles) == {name: looks[name] for name in ("arm_3", "arm_41")}
+    drawn = [(look["color"], look["marker"]) for look in looks.values()]
+    assert len(set(drawn)) == 100
+    assert all(one[0] != other[0] and one[1] != other[1] for one, other in pairwise(drawn))
+
+
+@pytest.mark.parametrize("draw", [
+    lambda curves, titles: figures.draw_coverage(curves, titles, dict.fromkeys(titles, 0.3)),
+    lambda curves, titles: figures.draw_training(curves, titles, {"coverage": "kept"}),
+], ids=["coverage", "training"])
+def test_panels_keep_their_height_under_a_long_legend(draw):
+    heights = []
+    for count in (2, 31):
+        titles = {f"arm_{number}": f"Arm {number}" for number in range(count)}
+        curves = pd.DataFrame({"arm": list(titles), "mode": "none", "threshold": 0.3, "coverage": 50.0,
+                               "precision": 50.0, "step": 1})
+        figure = draw(curves, titles)
+        figure.draw_without_rendering()
+        heights.append(figure.axes[0].get_window_extent().height)
+    assert heights[1] == pytest.approx(heights[0], rel=0.1)
 
 
 class PageReader(HTMLParser):
