@@ -33,7 +33,10 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: what is asked, how to read the answer, and the files that give it."""
+    """A part of the page: what is asked, how to read the answer, and the files that give it.
+
+    A table without rows is left out, with the figure of its name; so is a section of which nothing is left.
+    """
 
     key: str
     title: str
@@ -41,6 +44,7 @@ class Section:
     tables: tuple[tuple[str, str], ...] = ()  # (name of the CSV, caption)
     figures: tuple[tuple[str, str, str], ...] = ()  # (name of the PNG, caption, text in place of the picture)
     notebook: str = "90_report"  # which made them
+    compares: str = ""  # a column of the first table: with one row a value there is nothing to compare
 
 
 SECTIONS = (
@@ -107,7 +111,8 @@ SECTIONS = (
          ("threshold_effect", "Arms that differ in threshold-and-refine alone: paired AP difference, points")),
         (("coverage", "Coverage against precision over the threshold (ring: the arm's threshold)",
           "Curves of the share of correct joints over the share of joints kept, per arm and ensemble"),
-         ("peaks", "Peak height and share kept along training",
+         ("peaks", "Peak height and share kept along training. Arms compare with care: each is counted at its own "
+          "threshold, and a lower one keeps more; a maximum of views peaks higher than the single view of a plain arm",
           "Over training steps: mean peak of pseudo-heatmaps, shares of joints kept and agreed on")),
         notebook="64_threshold_and_refine",
     ),
@@ -147,7 +152,7 @@ SECTIONS = (
         "Arms that differ in their label count alone are a curve. “Equivalent” is how many labels supervised training "
         "needs for the same AP, read off its own curve, and its bounds those for the ends of the gain's interval, with "
         "the curve taken as exact; all are empty beyond that curve's ends. Intervals are 95 % t "
-        "intervals of their own. Empty where the profile has one label count.",
+        "intervals of their own.",
         (("label_counts", "Accuracy over labels; gain over supervised training with the same labels, points"),
          ("label_counts_paired", "Method against method, percent of the headroom at that count")),
         (("label_counts", "Accuracy over labels", "AP over the number of labels, a line a method"),),
@@ -159,9 +164,10 @@ SECTIONS = (
         "above zero. Where the profile has predictions, they were made before its cells were run; a Brier score of 0 "
         "is perfect, a coin has 0.25.",
         (("phases", "Differences in points, with 95 % intervals"), ("predictions", "The predictions' score")),
-        (("phases", "The diagram (bold: the interval excludes zero; a tick: predicted)",
+        (("phases", "The diagram (bold: the interval excludes zero; a tick: on the predicted side, a cross: on the "
+          "other; a dot: no prediction, or an even one)",
           "A panel a claim, a field a setting: the difference in points and whether it was predicted"),),
-        notebook="78_phases",
+        notebook="78_phases", compares="claim",
     ),
     Section(
         "readings", "The same networks, read in other ways",
@@ -197,6 +203,7 @@ def render_report(config: Config, results: Path, folders: Sequence[Path]) -> str
     environment = jinja2.Environment(loader=jinja2.PackageLoader("ssl_pose", "."), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     ledger = read_ledger(find_file(folders, "claims.json"))
+    sections = [_page_section(section, folders) for section in SECTIONS]
     provenance = load_provenance(results, config)
     notebooks = os.path.relpath(Path(results) / "notebooks", folders[0])  # from where the page will lie
     return environment.get_template("report.html.j2").render(
@@ -206,7 +213,8 @@ def render_report(config: Config, results: Path, folders: Sequence[Path]) -> str
         verdicts=verdict_counts(ledger), verdict_styles=VERDICT_STYLES, headroom=headroom_sentence(ledger),
         effort=_page_table(effort_table(provenance)), versions=_page_table(version_table(provenance)),
         collapsed=collapsed_runs(provenance), notebooks=notebooks,
-        sections=[_page_section(section, folders) for section in SECTIONS],
+        sections=[section for section in sections if section["tables"] or section["figures"]],
+        left_out=[section["title"] for section in sections if not (section["tables"] or section["figures"])],
     )
 
 
@@ -316,13 +324,14 @@ def readme_from_results(results: Path, config: Config) -> str:
 
 
 def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:
-    tables = [
-        {"caption": caption} | _page_table(_read_table(folders, name))
-        for name, caption in section.tables
-    ]
+    frames = {name: _read_table(folders, name) for name, _ in section.tables}
+    bare = {name for name, frame in frames.items() if frame.empty}
+    if section.compares and not frames[section.tables[0][0]].duplicated(section.compares).any():
+        bare |= {name for name, *_ in (*section.tables, *section.figures)}
+    tables = [{"caption": caption} | _page_table(frames[name]) for name, caption in section.tables if name not in bare]
     figures = [
         {"caption": caption, "alt": alt, "data": _base64(find_file(folders, f"figures/{name}.png"))}
-        for name, caption, alt in section.figures
+        for name, caption, alt in section.figures if name not in bare
     ]
     return {"key": section.key, "title": section.title, "text": section.text, "tables": tables,
             "figures": figures, "notebook": section.notebook}

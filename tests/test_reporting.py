@@ -40,8 +40,8 @@ def page_folder(tmp_path, tree, config, ledger) -> Path:
     """A folder with every table, figure and the ledger that the page shows."""
     for section in reporting.SECTIONS:
         for name, _ in section.tables:
-            results.write_table(pd.DataFrame({"row": [f"{name} & more"], "x_mean": [1.25]}),
-                                tmp_path / "tables" / f"{name}.csv")
+            rows = pd.DataFrame({"row": [f"{name} & more"] * 2, "x_mean": 1.25, "claim": "a claim"})
+            results.write_table(rows, tmp_path / "tables" / f"{name}.csv")
         for name, _, _ in section.figures:
             scores = results.load_scores(tree, config, ["supervised"])
             figures.save_figure(figures.draw_scores(scores), tmp_path / "figures" / f"{name}.png")
@@ -361,6 +361,21 @@ def test_the_page_is_whole_self_contained_and_has_text_for_every_picture(tree, c
     assert not {"script", "link", "iframe"} & {tag for tag, _ in reader.tags}
     assert not re.search(r"https?:|@import|url\(", page)
     assert "table_1 &amp; more" in page  # text is escaped
+
+
+def test_what_has_nothing_to_show_is_left_out_of_the_page_and_named(tree, config, page_folder):
+    for name in ("label_counts", "label_counts_paired", "ablations"):
+        results.write_table(pd.DataFrame({"row": []}), page_folder / "tables" / f"{name}.csv")
+    one_setting = pd.DataFrame({"claim": ["one", "another"], "value": [1.0, 2.0]})
+    results.write_table(one_setting, page_folder / "tables" / "phases.csv")
+    reader = PageReader()
+    reader.feed(page := reporting.render_report(config, tree, [page_folder]))
+    shown = {attributes.get("id") for tag, attributes in reader.tags if tag == "section"}
+    assert {section.key for section in reporting.SECTIONS} - shown == {"label_counts", "phases"}
+    assert "Nothing to show in this profile: What labels are worth; Where the claims hold" in page
+    captions = {attributes.get("aria-label", "").removeprefix("Figure: ") for _, attributes in reader.tags}
+    assert "Differences from the baseline" not in captions  # of the ablations, which have no row
+    assert "Accuracy against compute" in captions
 
 
 def test_a_hash_that_looks_like_a_number_stands_on_the_page_as_it_is(tree, config, page_folder):
