@@ -101,8 +101,10 @@ def mean_table(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str])
 def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger as a table: effects and intervals in percent of the headroom.
 
-    `with photos drawn too` is the two-way interval, over seeds and photos (for a PCK, persons).
+    `with photos drawn too` is the two-way interval, over seeds and photos (for a PCK, persons). `seeds needed` stands
+    where the verdict is open: a closed one needs no more, whatever it would take to find an effect of delta.
     """
+    needed = ledger.seeds_needed.where(ledger.verdict == statistics.UNDECIDED)
     bounds = [interval or (None, None) for interval in ledger.interval]
     return pd.DataFrame({
         "claim": ledger.title, "verdict": ledger.verdict, "source": ledger.source, "paper, points": ledger.paper,
@@ -110,7 +112,7 @@ def claim_table(ledger: pd.DataFrame) -> pd.DataFrame:
         "effect, % of headroom_mean": ledger.effect,
         "low": [low for low, _ in bounds], "high": [high for _, high in bounds],
         "with photos drawn too": [_interval(*(interval or (None, None)), 1) for interval in ledger.two_way],
-        "detectable, %_mean": ledger.detectable, "seeds": ledger.seeds, "seeds needed": ledger.seeds_needed,
+        "detectable, %_mean": ledger.detectable, "seeds": ledger.seeds, "seeds needed": needed,
     })
 
 

@@ -262,6 +262,13 @@ def test_a_table_reads_as_people_write_it():
     ]
 
 
+def test_the_ledgers_table_gives_the_seeds_needed_of_open_verdicts_alone(ledger):
+    verdicts = [statistics.UNDECIDED, *[statistics.REPRODUCED, statistics.ABSENT] * len(ledger)][:len(ledger)]
+    table = tables.claim_table(ledger.assign(verdict=verdicts, seeds_needed=88))
+    assert table["seeds needed"].dropna().tolist() == [88]
+    assert tables.readable(table)["seeds needed"].tolist() == ["88", *[tables.MISSING] * (len(ledger) - 1)]
+
+
 def test_a_table_of_no_pairs_still_has_its_columns(tree, config):
     empty = tables.paired_table(results.load_scores(tree, config), [])
     assert len(empty) == 0
