@@ -90,6 +90,7 @@ def test_a_profile_with_one_label_count_gives_empty_tables_and_a_figure(tmp_path
     assert levels.empty
     assert pairs.empty
     assert figures.save_figure(figures.draw_label_counts(levels, 1.0), tmp_path / "empty.png").stat().st_size > 0
+    assert figures.draw_label_counts(levels, float("nan")).axes[0].lines[:] == []  # no arm had all labels
 
 
 def test_a_profile_holds_four_label_counts_of_three_methods_and_longer_supervised_training():

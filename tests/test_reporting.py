@@ -432,7 +432,7 @@ def test_an_open_verdict_in_the_readme_says_how_many_seeds_would_close_it():
     ledger = pd.DataFrame([
         {"title": title, "family": "primary", "source": "s", "paper": None, "difference": 1.0, "difference_std": 1.0,
          "effect": 1.0, "interval": [0.0, 2.0], "verdict": verdict, "seeds_needed": seeds, "measure": "AP",
-         "delta": None}
+         "delta": None, "id": title}
         for title, verdict, seeds in rows
     ])
     table = pd.DataFrame({name: [] for name in (
@@ -451,6 +451,24 @@ def test_checks_that_fail_are_named_and_those_of_the_primary_family_are_not_coun
     ledger = pd.DataFrame(rows, columns=["title", "family", "verdict"])
     assert reporting.checks_sentence(ledger).startswith("1 of 2 hold; not: C > B (undecided). A claim that rests")
     assert reporting.checks_sentence(ledger[ledger.title != "C > B"]) == "1 of 1 hold."
+    assert reporting.checks_sentence(ledger[ledger.family == "primary"]).startswith("none, for their arms")
+
+
+def test_reproduced_claims_that_say_less_than_the_word_are_named():
+    rows = [("sound_over_weak", "primary", "AP", statistics.SMALLER), ("weak_over_sound", "primary", "AP", "undecided"),
+            ("sound_over_other", "primary", "AP", statistics.REPRODUCED),
+            (reporting.FAVOURED, "primary", "pck_above_threshold", statistics.REPRODUCED),
+            ("weak_over_supervised", "check", "AP", statistics.REVERSED),
+            ("sound_over_supervised", "check", "AP", statistics.REPRODUCED)]
+    ledger = pd.DataFrame(rows, columns=["id", "family", "measure", "verdict"]).assign(title=lambda rows: rows.id)
+    assert reporting.caveat_sentence(ledger) == (
+        f"Of the reproduced claims, “{reporting.FAVOURED}” counts in favour of the maximum by construction; "
+        "“sound_over_weak” rests on an arm of which a check does not hold.")
+    assert reporting.caveat_sentence(ledger[2:3]) == ""
+
+
+def test_the_favoured_claim_is_one_of_the_ledgers(ledger):
+    assert reporting.FAVOURED in ledger.index
 
 
 def test_the_headroom_that_would_change_a_verdict_is_the_least_of_the_claims_on_ap():
