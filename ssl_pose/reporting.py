@@ -362,7 +362,7 @@ def _read_table(folders: Sequence[Path], name: str) -> pd.DataFrame:
 def _page_table(frame: pd.DataFrame) -> dict[str, Any]:
     """Header and cells as text; a column whose cells are all numbers or dashes is set flush right."""
     text = readable(frame)
-    numeric = [all(cell[:1] in "0123456789-–[" for cell in text[column]) for column in text]
+    numeric = [column not in HASHES and all(cell[:1] in "0123456789-–[" for cell in text[column]) for column in text]
     return {"header": list(text.columns), "rows": text.to_numpy().tolist(), "numeric": numeric}
 
 
