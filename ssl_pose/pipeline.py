@@ -71,8 +71,11 @@ def record_run(folder: Path, stages: Iterable[str], wall_seconds: float) -> None
 
 def rebuild_report(profile: Profile, jobs: int = 0) -> None:
     """Deletes what the analysis stages wrote, then runs these stages alone: no training, no photos."""
+    from ssl_pose.results import check_runs  # pandas: 1 s that other commands save
+
     results = results_folder(profile)
     with workspace_lock(profile.folder):
+        check_runs(results, profile.config)  # before git's tables are gone: a grid may have grown since they were made
         mend(profile.folder)
         for path in (results / name for name in REBUILT):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from ssl_pose.predictions import MODES, Predictions, from_thousandths, read_pred
 LABEL_COLUMNS = ["network", "person", "joint", "uncertainty",
                  *(f"{value}_{mode}" for mode in MODES for value in ("error", "confidence")), "arm", "seed"]
 LOG_COLUMNS = ["step", "kept", "peak", "arm", "seed"]  # that every log of an arm with pseudo-heatmaps has
+RUN_FILES = ("train.json", "log.jsonl", "metrics.json", "predictions.parquet", "pseudo_labels.parquet", "examples.npz")
 
 
 class ResultsError(ValueError):
@@ -47,6 +48,20 @@ def run_file(results: Path, arm: str, seed: int, name: str) -> Path:
     if not path.is_file():
         raise ResultsError(f"run {arm}, seed {seed} has no {name} in {results}: run `make repro` to the end")
     return path
+
+
+def check_runs(results: Path, config: Config) -> None:
+    """Raises `ResultsError` if a run of the grid lacks a file, naming the first such run and how many there are."""
+    runs = list(grid(config))
+    missing = {}
+    for arm, seed in runs:
+        lacking = [name for name in RUN_FILES if not (run_directory(results, arm, seed) / name).is_file()]
+        if lacking:
+            missing[arm, seed] = lacking[0]
+    if missing:
+        (arm, seed), name = next(iter(missing.items()))
+        raise ResultsError(f"{len(missing)} of the grid's {len(runs)} runs are not whole; first {arm}, seed {seed} "
+                           f"has no {name} in {results}; run `make repro` to the end")
 
 
 def load_predictions(results: Path, config: Config, arm: str, seed: int) -> list[Predictions]:

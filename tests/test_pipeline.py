@@ -24,13 +24,16 @@ from ssl_pose.pipeline import (
     link_coco,
     mend,
     read_graph,
+    rebuild_report,
     record_run,
     reproduce,
     stale_stages,
     workspace_lock,
 )
 from ssl_pose.profiles import Profile, open_profile, profile_folders
+from ssl_pose.results import ResultsError
 from ssl_pose.scheduling import PipelineError
+from tests.fake_results import fake_config, write_fake_results
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = [name for name in profile_folders() if name != "default"]
@@ -66,6 +69,18 @@ def test_what_changed_and_all_that_depends_on_it_is_stale_and_nothing_else():
 
 def test_the_report_is_rebuilt_without_photos_and_training():
     assert analysis_stages(GRAPH) == {"code": set(), "data_figures": {"code"}, "report": {"code", "data_figures"}}
+
+
+def test_a_report_of_a_grid_that_has_grown_is_refused_before_anything_is_deleted(tmp_path: Path):
+    results = write_fake_results(tmp_path / "results" / "fake", fake_config(num_seeds=1), num_persons=1)
+    (results / "tables").mkdir()
+    kept = [results / "tables" / "table_1.csv", results / "report.html"]
+    for path in kept:
+        path.write_text("held by git")
+    line = r"10 of the grid's 20 runs .* first supervised, seed 1 has no train\.json in .*; run `make repro`"
+    with pytest.raises(ResultsError, match=line):
+        rebuild_report(Profile(tmp_path, fake_config(num_seeds=2)))
+    assert all(path.read_text() == "held by git" for path in kept)
 
 
 def test_a_second_run_at_once_is_refused(tmp_path: Path):
