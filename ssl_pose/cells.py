@@ -23,8 +23,9 @@ import numpy as np
 from ssl_pose.config import fingerprint
 from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.files import write_text
-from ssl_pose.judging import evaluate_run
+from ssl_pose.judging import evaluate_run, evaluation_fingerprint
 from ssl_pose.lifeline import end_with_parent
+from ssl_pose.made import made_with, note_made
 from ssl_pose.preparation import SPLITS, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import fitting_jobs
@@ -52,9 +53,12 @@ def is_trained(here: Workspace, cell: Cell) -> bool:
 
 
 def is_evaluated(here: Workspace, cell: Cell) -> bool:
-    """Whether the cell's metrics are there and younger than its weights."""
-    metrics = here.run(*cell) / "metrics.json"
-    return metrics.exists() and metrics.stat().st_mtime >= here.model(*cell).stat().st_mtime
+    """Whether the cell's metrics are noted to be of these weights, judged by the numbers of this configuration.
+
+    Metrics without a note, from git or of an older version, may be of any weights: they are made anew.
+    """
+    return made_with(here, here.run(*cell) / "metrics.json") == evaluation_fingerprint(here.config, *cell,
+                                                                                       here.model(*cell))
 
 
 def run_cell(here: Workspace, cell: Cell) -> Cell:
@@ -63,7 +67,7 @@ def run_cell(here: Workspace, cell: Cell) -> Cell:
     train = load_crops(here.crops("train"))
     split = read_split(here.split(seed), train)
     if not is_trained(here, cell):
-        (here.run(*cell) / "metrics.json").unlink(missing_ok=True)  # of other weights; a clock set back would hide it
+        (here.run(*cell) / "metrics.json").unlink(missing_ok=True)  # of other weights
         start = ensure_burn_in(here, seed, train, split)
         labeled = arm_labels(here.config.arm(arm), split, train, here.config.splits, seed)
         train_run(here.config, arm, seed, train, labeled, start, here.model(arm, seed), here.run(arm, seed),
@@ -71,6 +75,8 @@ def run_cell(here: Workspace, cell: Cell) -> Cell:
     if not is_evaluated(here, cell):
         evaluate_run(here.config, arm, seed, train, load_crops(here.crops("val")), split, here.model(arm, seed),
                      here.run(arm, seed))
+        note_made(here, here.run(arm, seed) / "metrics.json",
+                  evaluation_fingerprint(here.config, arm, seed, here.model(arm, seed)))
     return cell
 
 

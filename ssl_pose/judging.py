@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl_pose.coco import write_results
-from ssl_pose.config import ArmConfig, Config
+from ssl_pose.coco import hash_file, write_results
+from ssl_pose.config import ArmConfig, Config, fingerprint
 from ssl_pose.crops import CropSet, canvas_to_reference
 from ssl_pose.evaluation import (
     decode_to_canvas,
@@ -38,6 +38,15 @@ from ssl_pose.pseudo_quality import (
 )
 from ssl_pose.scoring import canvas_to_photo, mean_of_known, score_coco, score_network
 from ssl_pose.splits import arm_labels
+
+SECTIONS = ("data", "synthetic", "splits", "model", "views", "training", "evaluation")  # that shape an evaluation
+
+
+def evaluation_fingerprint(config: Config, arm_name: str, seed: int, model_path: Path) -> str:
+    """Hash of the weights in `model_path` and of the numbers by which `evaluate_run` judges them."""
+    shown = seed == config.seeds[0]  # whose examples are kept
+    return fingerprint(arm_name, seed, shown, config.arm(arm_name).method, hash_file(model_path),
+                       *(getattr(config, section) for section in SECTIONS))
 
 
 def evaluate_run(

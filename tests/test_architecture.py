@@ -33,7 +33,7 @@ challenge download
 results paper statistics matching resampling label_analysis readings ablations
 label_counts phases
 claims tables figures pictures reporting overlays own_photos
-own_data workspace preparation exploring profiles arms logbook exporting scheduling
+own_data workspace made preparation exploring profiles arms logbook exporting scheduling
 notebook notebook_rules pipeline
 cells sweep planning __main__
 """

@@ -117,6 +117,27 @@ def test_a_cell_that_is_trained_anew_is_judged_anew_though_the_clock_was_set_bac
     assert json.loads(metrics.read_text())
 
 
+def test_a_cell_is_judged_anew_by_other_numbers_and_where_nothing_tells_of_which_weights_its_metrics_are(
+    here: Workspace,
+):
+    cell = ("supervised", 0)
+    run_cell(here, cell)
+    metrics = here.run(*cell) / "metrics.json"
+    first, weights = metrics.read_bytes(), here.model(*cell).read_bytes()
+    other = replace(here, config=replace(here.config, evaluation=replace(here.config.evaluation, decoder="argmax")))
+    assert is_trained(other, cell)
+    assert not is_evaluated(other, cell)
+    run_cell(other, cell)
+    assert is_evaluated(other, cell)
+    assert not is_evaluated(here, cell)
+    assert here.model(*cell).read_bytes() == weights
+    metrics.write_bytes(first)  # as git would bring it back
+    assert not is_evaluated(here, cell)
+    run_cell(here, cell)
+    assert is_evaluated(here, cell)
+    assert metrics.read_bytes() == first
+
+
 def test_an_arm_with_a_label_count_of_its_own_is_burnt_in_and_judged_with_it(here: Workspace):
     arms = here.config.arms | {"supervised": replace(here.config.arm("supervised"), label_count=4)}
     more = replace(here, config=replace(here.config, arms=arms))
