@@ -20,12 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_pose.config import fingerprint
 from ssl_pose.crops import CropSet, load_crops
-from ssl_pose.files import write_text
 from ssl_pose.judging import evaluate_run, evaluation_fingerprint
 from ssl_pose.lifeline import end_with_parent
-from ssl_pose.made import made_with, note_made
+from ssl_pose.made import data_fingerprint, is_stale, made_with, note_made, split_fingerprint
 from ssl_pose.preparation import SPLITS, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import fitting_jobs
@@ -81,47 +79,35 @@ def run_cell(here: Workspace, cell: Cell) -> Cell:
 
 
 def ensure_data(here: Workspace) -> None:
-    """Crops and splits where they are missing; what their stages write for the report beside them is left to them."""
+    """Crops and splits where they are missing or of other numbers; what else their stages write, for the report, is
+    left to them."""
     config = here.config
-    data = fingerprint(config.data, config.synthetic)
-    with _made_anew(here, "crops", data, [here.crops(split) / "manifest.json" for split in SPLITS]) as anew:
-        if anew:
-            render_photos(here)
-            pack_persons(here, select_persons(here)[0])
+    if any(is_stale(here, here.crops(split) / "manifest.json", data_fingerprint(config)) for split in SPLITS):
+        render_photos(here)
+        pack_persons(here, select_persons(here)[0])
     crops = load_crops(here.crops("train"))
     for seed in config.seeds:
-        with _made_anew(here, f"split-{seed}", fingerprint(data, config.splits), [here.split(seed)]) as anew:
-            if anew:
-                make_split(here.split(seed), crops, config.splits, seed)
+        path, numbers = here.split(seed), split_fingerprint(config)
+        if is_stale(here, path, numbers):
+            make_split(path, crops, config.splits, seed)
+            note_made(here, path, numbers)
 
 
 def ensure_burn_in(here: Workspace, seed: int, train: CropSet, split: np.ndarray) -> Path:
     """The seed's burn-in; the first of several processes that ask makes it, the others wait."""
     path, numbers = here.burn_in(seed), burn_in_fingerprint(here.config, seed)
-    with _one_at_a_time(path.with_suffix(".lock")), _made_anew(here, f"burn-in-{seed}", numbers, [path]) as anew:
-        if anew:
+    with _one_at_a_time(path.with_suffix(".lock")):
+        if is_stale(here, path, numbers):
             burn_in(here.config, seed, train, split, path, here.state("burn_in", f"seed-{seed}"))
+            note_made(here, path, numbers)
     return path
-
-
-@contextmanager
-def _made_anew(here: Workspace, name: str, numbers: str, outputs: Sequence[Path]) -> Iterator[bool]:
-    """Whether `outputs` must be made: one is missing, or they were made here with other numbers.
-
-    Once they are made, that is written down. What a stage made is taken as it is: DVC says when that is stale.
-    """
-    record = here.state("made_with") / f"{name}.txt"
-    anew = not all(path.exists() for path in outputs) or (record.exists() and record.read_text() != numbers)
-    yield anew
-    if anew:
-        write_text(numbers, record)
 
 
 def run_profile(name: str, jobs: int = 0, arms: Sequence[str] = (), evaluate_only: bool = False) -> None:
     """Runs every cell of a profile that is not done, `jobs` at a time (0: as many as fit), and says so.
 
     `arms` keeps only those named. With `evaluate_only`, cells that are not trained are left alone. Data and splits
-    are made where they are missing.
+    are made where they are missing or of other numbers.
     """
     profile = open_profile(name)
     os.chdir(profile.folder)  # paths of a workspace are relative

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_pose.coco import DataError, hash_file
+from ssl_pose.config import DataConfig
+from ssl_pose.photos import canvas_size_for
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +90,19 @@ def load_crops(directory: str | Path, verify: bool = False) -> CropSet:
         content_sha256=hashlib.sha256("".join(sorted(manifest["sha256"].values())).encode()).hexdigest(),
         directory=directory,
     )
+
+
+def check_size(crops: CropSet, data: DataConfig) -> None:
+    """Raises `DataError` where `crops` were packed for another input or canvas than `data` asks for."""
+    wanted = canvas_size_for(data.input_size, data.canvas_scale)
+    if (crops.input_size, crops.canvas_size) != (data.input_size, wanted):
+        raise DataError(f"{crops.directory or 'the crops'}: packed for an input of {_sides(crops.input_size)} on a "
+                        f"canvas of {_sides(crops.canvas_size)}, but data.input_size and data.canvas_scale ask for "
+                        f"{_sides(data.input_size)} on {_sides(wanted)}; run the data stage again, or set them back")
+
+
+def _sides(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def canvas_to_reference(canvas_size: tuple[int, int], input_size: tuple[int, int]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ssl_pose.coco import hash_file, write_results
 from ssl_pose.config import ArmConfig, Config, fingerprint
-from ssl_pose.crops import CropSet, canvas_to_reference
+from ssl_pose.crops import CropSet, canvas_to_reference, check_size
 from ssl_pose.evaluation import (
     decode_to_canvas,
     headline,
@@ -60,6 +60,8 @@ def evaluate_run(
     beside the model.
     """
     arm, rules = config.arm(arm_name), config.evaluation
+    for crops in (train, val):
+        check_size(crops, config.data)
     labeled = arm_labels(arm, split, train, config.splits, seed)
     networks = load_run(model_path, config)
     predictions = predict_keypoints(networks, val, config)

@@ -10,8 +10,19 @@ import json
 from pathlib import Path
 
 from ssl_pose.coco import hash_file
+from ssl_pose.config import Config, fingerprint
 from ssl_pose.files import write_json
 from ssl_pose.workspace import Workspace
+
+
+def data_fingerprint(config: Config) -> str:
+    """Hash of the numbers that shape the packed crops."""
+    return fingerprint(config.data, config.synthetic)
+
+
+def split_fingerprint(config: Config) -> str:
+    """Hash of the numbers that shape the splits."""
+    return fingerprint(config.data, config.synthetic, config.splits)
 
 
 def note_made(here: Workspace, path: Path, numbers: str) -> None:
@@ -26,6 +37,14 @@ def made_with(here: Workspace, path: Path) -> str | None:
         return note["numbers"] if note["sha256"] == hash_file(path) else None
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
+
+
+def is_stale(here: Workspace, path: Path, numbers: str) -> bool:
+    """Whether `path` must be made: it is not there, or is known to have been made with other numbers.
+
+    What nothing is known of is taken as it is: DVC, which may have fetched it from its cache, says when it is stale.
+    """
+    return not path.exists() or made_with(here, path) not in (numbers, None)
 
 
 def _note(here: Workspace, path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_pose.coco import PersonRecords, load_persons
+from ssl_pose.made import data_fingerprint, note_made
 from ssl_pose.packing import pack_crops, print_tenths, readable_persons
 from ssl_pose.persons import first_persons, training_persons
 from ssl_pose.synthetic import write_benchmark
@@ -36,7 +37,9 @@ def select_persons(here: Workspace) -> tuple[dict[str, PersonRecords], list[str]
 
 def pack_persons(here: Workspace, records: dict[str, PersonRecords]) -> dict[str, dict[str, Any]]:
     """The packed crops of both splits; returns their manifests, by split."""
-    data = here.config.data
-    return {split: pack_crops(here.coco, records[split], here.crops(split), data.input_size, data.canvas_scale,
-                              data.box_padding, data.num_workers, print_tenths(f"{split} persons"))
-            for split in SPLITS}
+    data, manifests = here.config.data, {}
+    for split in SPLITS:
+        manifests[split] = pack_crops(here.coco, records[split], here.crops(split), data.input_size, data.canvas_scale,
+                                      data.box_padding, data.num_workers, print_tenths(f"{split} persons"))
+        note_made(here, here.crops(split) / "manifest.json", data_fingerprint(here.config))
+    return manifests

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ssl_pose.batches import LabeledBatch, Pool, draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.config import ArmConfig, Config, MethodConfig, TrainingConfig, fingerprint
-from ssl_pose.crops import CropSet
+from ssl_pose.crops import CropSet, check_size
 from ssl_pose.distributed import ALONE, Processes
 from ssl_pose.files import write_json, write_text
 from ssl_pose.frameworks import STEPS, Losses, Setting, supervised
@@ -182,6 +182,7 @@ def _prepare(
     config: Config, crops: CropSet, labeled: np.ndarray, processes: Processes
 ) -> tuple[torch.device, Pool, Tensor, Tensor]:
     """Device, pool, and the rows of the labelled persons and of the unlabelled pool, on the CPU."""
+    check_size(crops, config.data)
     device = choose_device(config.training.device)
     if device.type == "cpu":
         torch.set_num_threads(config.training.num_threads)

@@ -13,11 +13,14 @@ import pytest
 import yaml
 
 from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, run_cell, run_cells
-from ssl_pose.coco import load_persons
+from ssl_pose.coco import DataError, load_persons
 from ssl_pose.config import override
 from ssl_pose.crops import load_crops
+from ssl_pose.made import note_made, split_fingerprint
 from ssl_pose.packing import pack_crops
-from ssl_pose.splits import split_labels, write_split
+from ssl_pose.preparation import pack_persons, select_persons
+from ssl_pose.splits import make_split, split_labels, write_split
+from ssl_pose.training import burn_in, burn_in_fingerprint
 from ssl_pose.workspace import PIPELINE, REPOSITORY, Workspace, open_workspace
 
 SMALL = {
@@ -95,6 +98,26 @@ def test_data_splits_and_burn_ins_of_other_numbers_are_made_anew(here: Workspace
     fewer = replace(here, config=replace(config, data=replace(config.data, max_train_persons=crops - 1)))
     ensure_data(fewer)
     assert len(load_crops(here.crops("train"))) == crops - 1
+
+
+def test_what_the_stages_made_is_made_anew_for_other_numbers(here: Workspace, coco_directory):
+    """Packed, drawn and burnt in as the notebooks do, with the notes that they leave."""
+    here.coco.symlink_to(coco_directory(num_images=5, name="again"))
+    pack_persons(here, select_persons(here)[0])
+    config, crops = here.config, load_crops(here.crops("train"))
+    split = make_split(here.split(0), crops, config.splits, 0)
+    note_made(here, here.split(0), split_fingerprint(config))
+    burn_in(config, 0, crops, split, here.burn_in(0), here.state("burn_in", "seed-0"))
+    note_made(here, here.burn_in(0), burn_in_fingerprint(config, 0))
+    before = here.burn_in(0).read_bytes()
+    longer = replace(here, config=replace(config, training=replace(config.training, burn_in_steps=3)))
+    run_cell(longer, ("supervised", 0))
+    assert here.burn_in(0).read_bytes() != before
+    larger = replace(here, config=replace(config, data=replace(config.data, input_size=(96, 64))))
+    with pytest.raises(DataError, match=r"packed for an input of 64x48 .* ask for 96x64"):
+        run_cell(larger, ("supervised", 0))
+    ensure_data(larger)
+    assert load_crops(here.crops("train")).input_size == (96, 64)
 
 
 def test_a_cell_of_other_numbers_is_not_done_and_a_title_is_no_number(here: Workspace):

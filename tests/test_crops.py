@@ -2,14 +2,20 @@
 
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssl_pose.coco import DataError, hash_file
-from ssl_pose.crops import canvas_to_reference, load_crops
+from ssl_pose.config import load_config
+from ssl_pose.crops import canvas_to_reference, check_size, load_crops
 from ssl_pose.photos import canvas_size_for
+from tests.fake_crops import make_crops
 from tests.packed import INPUT_SIZE, pack
+
+PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
 
 
 def test_the_input_is_the_canvas_centred_window_by_whole_pixels():
@@ -73,6 +79,14 @@ BROKEN_FOLDERS = {
     "other arrays": (lambda folder: np.savez(folder / "persons.npz", x=np.ones(3)), "truncated or foreign crops"),
     "another count": (fewer_persons, "the manifest says uint8 (5, 96, 72, 3)"),
 }
+
+
+def test_crops_of_another_input_or_canvas_than_the_configuration_asks_for_are_refused_in_one_line():
+    crops, data = make_crops(1), replace(load_config(PARAMS).data, input_size=(48, 32))
+    check_size(crops, data)
+    for other, asked in (({"input_size": (64, 48)}, "64x48 on 96x72"), ({"canvas_scale": 1.25}, "48x32 on 60x40")):
+        with pytest.raises(DataError, match=rf"input of 48x32 on a canvas of 72x48, .* {asked}; run the data stage"):
+            check_size(crops, replace(data, **other))
 
 
 @pytest.mark.parametrize("kind", BROKEN_FOLDERS)
