@@ -14,6 +14,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,7 +27,7 @@ from ssl_pose.lifeline import end_with_parent
 from ssl_pose.made import data_fingerprint, is_stale, made_with, note_made, split_fingerprint
 from ssl_pose.preparation import SPLITS, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
-from ssl_pose.scheduling import fitting_jobs
+from ssl_pose.scheduling import OUT_OF_MEMORY, PipelineError, fitting_jobs, is_out_of_memory
 from ssl_pose.splits import arm_labels, make_split, read_split
 from ssl_pose.training import burn_in, burn_in_fingerprint, run_fingerprint, train_run
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
@@ -61,21 +62,35 @@ def is_evaluated(here: Workspace, cell: Cell) -> bool:
 
 def run_cell(here: Workspace, cell: Cell) -> Cell:
     """Burn-in if it is missing, training and evaluation of one cell; needs packed crops and the seed's split."""
-    arm, seed = cell
+    with _memory_told(cell):
+        _train_and_judge(here, *cell)
+    return cell
+
+
+def _train_and_judge(here: Workspace, arm: str, seed: int) -> None:
     train = load_crops(here.crops("train"))
     split = read_split(here.split(seed), train)
-    if not is_trained(here, cell):
-        (here.run(*cell) / "metrics.json").unlink(missing_ok=True)  # of other weights
+    model, folder = here.model(arm, seed), here.run(arm, seed)
+    if not is_trained(here, (arm, seed)):
+        (folder / "metrics.json").unlink(missing_ok=True)  # of other weights
         start = ensure_burn_in(here, seed, train, split)
         labeled = arm_labels(here.config.arm(arm), split, train, here.config.splits, seed)
-        train_run(here.config, arm, seed, train, labeled, start, here.model(arm, seed), here.run(arm, seed),
-                  here.state(arm, f"seed-{seed}"))
-    if not is_evaluated(here, cell):
-        evaluate_run(here.config, arm, seed, train, load_crops(here.crops("val")), split, here.model(arm, seed),
-                     here.run(arm, seed))
-        note_made(here, here.run(arm, seed) / "metrics.json",
-                  evaluation_fingerprint(here.config, arm, seed, here.model(arm, seed)))
-    return cell
+        train_run(here.config, arm, seed, train, labeled, start, model, folder, here.state(arm, f"seed-{seed}"))
+    if not is_evaluated(here, (arm, seed)):
+        evaluate_run(here.config, arm, seed, train, load_crops(here.crops("val")), split, model, folder)
+        note_made(here, folder / "metrics.json", evaluation_fingerprint(here.config, arm, seed, model))
+
+
+@contextmanager
+def _memory_told(cell: Cell) -> Iterator[None]:
+    """Makes the error of a full memory, of the host or of a GPU, one line for users."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        if not is_out_of_memory(type(error).__name__, text):
+            raise
+        raise PipelineError(f"{cell[0]}, seed {cell[1]}: out of memory ({text}); {OUT_OF_MEMORY}") from None
 
 
 def ensure_data(here: Workspace) -> None:
@@ -136,6 +151,8 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Cell]:
         try:
             for done in as_completed(waiting):
                 yield done.result()
+        except BrokenProcessPool:
+            raise PipelineError(f"a process that trains cells was killed; {OUT_OF_MEMORY}") from None
         except KeyboardInterrupt:  # SIGTERM too
             _stop(multiprocessing.active_children())
             raise

@@ -25,14 +25,13 @@ from papermill.exceptions import PapermillExecutionError
 
 from ssl_pose.config import brief, parse_yaml
 from ssl_pose.files import AGAIN, remedy
-from ssl_pose.scheduling import OUT_OF_MEMORY
+from ssl_pose.scheduling import OUT_OF_MEMORY, is_out_of_memory
 from ssl_pose.workspace import REPOSITORY
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict, "list": list}
 START_TIMEOUT = 600  # s until a kernel answers: on a machine that is busy with other work it takes minutes
 FORGET = ("papermill", "execution")  # metadata with timestamps and durations
-OUT_OF_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python and NumPy; of torch on a GPU
 SYSTEM_ERROR = re.compile(r"\[Errno (?P<number>\d+)\] ")  # how an OSError begins
 ANSI_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -121,7 +120,7 @@ def cause(error: PapermillExecutionError) -> str:
     if not text:  # a bare assert: the line itself says what was expected
         marked = [line for line in ANSI_COLOR.sub("", "\n".join(error.traceback)).splitlines() if "-> " in line]
         text = " ".join(marked[-1].split()[2:]) if marked else ""
-    if error.ename in OUT_OF_MEMORY_ERRORS or "can't allocate memory" in text:
+    if is_out_of_memory(error.ename, text):
         return f"out of memory ({text}); {OUT_OF_MEMORY}"
     if found := SYSTEM_ERROR.match(text):
         return f"{text[found.end():]}{remedy(int(found['number']))}"

@@ -32,6 +32,8 @@ KILLED = re.compile(r"exited with (-9|137)$")  # DVC's words for a command that 
 OUT_OF_MEMORY = ("if memory ran out, lower the batch sizes in params.yaml or run fewer stages side by side (JOBS=1); "
                  "the same command goes on from here")
 
+OUT_OF_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python and NumPy; of torch on a GPU
+
 
 class PipelineError(ValueError):
     """A line for the user: which stage failed and why, or why nothing could start."""
@@ -43,6 +45,11 @@ def fitting_jobs(num_threads: int, device: str) -> int:
         return 1
     cores = min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0)))
     return max(1, min(cores // num_threads, int(psutil.virtual_memory().available / STAGE_MEMORY)))
+
+
+def is_out_of_memory(name: str, text: str) -> bool:
+    """Whether an error of class `name` that says `text` is that of a full memory, of the host or of a GPU."""
+    return name in OUT_OF_MEMORY_ERRORS or "can't allocate memory" in text
 
 
 def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_threads: int, force: bool) -> None:

@@ -1,17 +1,22 @@
 """Cells without notebooks and DVC: the pipeline's files, done cells left alone, changed numbers run anew."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+import ssl_pose.cells as cells_module
 from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, run_cell, run_cells
 from ssl_pose.coco import DataError, load_persons
 from ssl_pose.config import override
@@ -19,6 +24,7 @@ from ssl_pose.crops import load_crops
 from ssl_pose.made import note_made, split_fingerprint
 from ssl_pose.packing import pack_crops
 from ssl_pose.preparation import pack_persons, select_persons
+from ssl_pose.scheduling import PipelineError
 from ssl_pose.splits import make_split, split_labels, write_split
 from ssl_pose.training import burn_in, burn_in_fingerprint
 from ssl_pose.workspace import PIPELINE, REPOSITORY, Workspace, open_workspace
@@ -177,6 +183,37 @@ def test_cells_side_by_side_end_as_the_same_cells_one_by_one(here: Workspace):
         here.model(*cell).unlink()
         run_cell(here, cell)
     assert found == [here.model(*cell).read_bytes() for cell in cells]
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB"), MemoryError("Unable to allocate 2 GiB"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes"),
+], ids=["gpu", "numpy", "torch"])
+def test_a_full_memory_is_one_line_with_what_to_lower(here: Workspace, monkeypatch, error: Exception):
+    def full(*given):
+        raise error
+
+    monkeypatch.setattr(cells_module, "train_run", full)
+    with pytest.raises(PipelineError, match=r"supervised, seed 0: out of memory .*llocat.*lower the batch") as told:
+        run_cell(here, ("supervised", 0))
+    assert "\n" not in str(told.value)
+
+
+def test_another_error_of_torch_stays_what_it_is(here: Workspace, monkeypatch):
+    monkeypatch.setattr(cells_module, "train_run", lambda *given: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        run_cell(here, ("supervised", 0))
+
+
+def test_a_worker_that_is_killed_is_one_line(here: Workspace):
+    def kill() -> None:
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.01)
+        workers[0].kill()
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(PipelineError, match="a process that trains cells was killed; if memory ran out, lower"):
+        list(run_cells([("supervised", 0), ("teacher_student", 0)], jobs=1))
 
 
 def test_cells_that_are_told_to_stop_save_their_state_and_do_not_run_to_their_end(here: Workspace):
