@@ -96,6 +96,7 @@ def _train_here(
     num_steps = max(1, round(config.training.run_steps(pool_size) * arm.relative_steps))
     seen = (crops.visibility > 0).any(1) if arm.labels == "all" else labeled
     device, pool, rows, others = _prepare(config, crops, seen, processes)
+    _check_pool(config, arm, pool_size, len(others), name)
     started = _start(config, arm, seed, crops, labeled, start, state, device, processes)[: arm.num_students]
     students = [processes.join_batch_norm(student) for student in started]
     teachers = [copy.deepcopy(student) for student in students] if arm.uses_ema or arm.label_source == "frozen" else []
@@ -195,6 +196,16 @@ def _prepare(
 def _in_pool(config: Config, labeled: np.ndarray) -> np.ndarray:
     """Mask (N,) of the unlabelled pool under the split `labeled` (N,)."""
     return ~labeled if config.splits.exclude_labeled else np.ones_like(labeled)
+
+
+def _check_pool(config: Config, arm: ArmConfig, of_split: int, of_arm: int, name: str) -> None:
+    """Raises `TrainingError` where a run learns from unlabelled people, or is measured by them, and there are none."""
+    if arm.uses_pool and not of_arm:
+        raise TrainingError(f"{name}: learns from unlabelled people, but all are labelled; lower splits.label_count "
+                            "(0 labels all), let the arm's `labels` be few, or set splits.exclude_labeled to false")
+    if not of_split and not config.training.steps:
+        raise TrainingError(f"{name}: training.epochs counts passes over unlabelled people, but all are labelled; "
+                            "give training.steps instead, or lower splits.label_count (0 labels all)")
 
 
 def _setting(config: Config, method: MethodConfig) -> Setting:

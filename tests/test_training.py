@@ -22,7 +22,7 @@ from ssl_pose.model import load_networks
 from ssl_pose.training import burn_in, train_run
 from tests.fake_crops import INPUT_SIZE, make_crops
 
-LABELED = np.arange(24) < 8
+LABELED, EVERYBODY = np.arange(24) < 8, np.ones(24, dtype=bool)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,14 @@ def crops() -> CropSet:
     return make_crops(24)
 
 
-def run(config: Config, crops: CropSet, folder: Path, arm: str = "full", seed: int = 0) -> dict[str, bytes]:
+def run(
+    config: Config, crops: CropSet, folder: Path, arm: str = "full", seed: int = 0, labeled: np.ndarray = LABELED
+) -> dict[str, bytes]:
     """Burn-in and one run below `folder`; the bytes of the weights and of the log."""
     start = folder / "burn_in.safetensors"
     if not start.exists():
-        burn_in(config, seed, crops, LABELED, start, folder / "state" / "burn_in")
-    train_run(config, arm, seed, crops, LABELED, start, folder / "model.safetensors", folder, folder / "state" / arm)
+        burn_in(config, seed, crops, labeled, start, folder / "state" / "burn_in")
+    train_run(config, arm, seed, crops, labeled, start, folder / "model.safetensors", folder, folder / "state" / arm)
     return {name: (folder / name).read_bytes() for name in ("model.safetensors", "log.jsonl")}
 
 
@@ -251,6 +253,21 @@ def test_the_record_says_what_it_takes_to_trust_a_run(config, crops, tmp_path):
     assert re.fullmatch(r"[0-9a-f]{16}", record["config_sha"])
     assert record["peak_memory_mib"] > 50
     assert torch.__version__.startswith(record["versions"]["torch"])
+
+
+@pytest.mark.parametrize(("labels", "labeled"), [("few", EVERYBODY), ("all", LABELED)], ids=["split", "arm"])
+def test_an_arm_that_learns_from_nobody_is_refused_in_one_line(config, crops, tmp_path, labels, labeled):
+    full = replace(config.arm("full"), labels=labels)
+    line = r"full, seed 0: learns from unlabelled people, but all are labelled; lower splits\.label_count"
+    with pytest.raises(TrainingError, match=line):
+        run(replace(config, arms=config.arms | {"full": full}), crops, tmp_path, labeled=labeled)
+    run(config, crops, tmp_path, "supervised", labeled=labeled)
+
+
+def test_epochs_of_a_pool_with_nobody_in_it_are_refused_in_one_line(config, crops, tmp_path):
+    epochs = replace(config, training=replace(config.training, steps=0, epochs=3))
+    with pytest.raises(TrainingError, match=r"supervised, seed 0: training\.epochs counts .* give training\.steps"):
+        run(epochs, crops, tmp_path, "supervised", labeled=EVERYBODY)
 
 
 def test_a_gpu_that_is_not_there_is_one_line(config, crops, tmp_path):
