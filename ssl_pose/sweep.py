@@ -57,11 +57,12 @@ def sweep(profile: Profile, address: str = "", gpus: float = 0.0, data: str = ""
         if not cells:
             print("every cell is up to date")
             return
-        forget(here, stale)
-        done: list[Cell] = []
+        needs, done = resources(profile.config.training, gpus), []
         try:
             with cluster(address):
-                failures = run_cells(cells, resources(profile.config.training, gpus), Path.cwd(), done)
+                side_by_side = cells_at_once(needs)
+                forget(here, stale)  # not before it is sure that they can run
+                failures = run_cells(cells, needs, side_by_side, Path.cwd(), done)
         finally:
             commit(Path.cwd(), done, stale)
     if failures:
@@ -125,18 +126,26 @@ def cluster(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def run_cells(cells: list[Cell], needs: dict[str, Any], folder: Path, done: list[Cell]) -> dict[Cell, str]:
+def cells_at_once(needs: dict[str, Any]) -> int:
+    """How many cells run side by side on the cluster; raises `PipelineError` if no host has room for one."""
+    import ray
+
+    if count := room(ray.nodes(), needs):
+        return count
+    total = ray.cluster_resources()
+    raise PipelineError(f"no cell fits on one host: each needs {needs['num_cpus']} cores and {needs['num_gpus']} "
+                        f"GPUs, all hosts have {total.get('CPU', 0):g} and {total.get('GPU', 0):g}")
+
+
+def run_cells(
+    cells: list[Cell], needs: dict[str, Any], side_by_side: int, folder: Path, done: list[Cell]
+) -> dict[Cell, str]:
     """Runs `cells` of the profile in `folder` on the cluster; fills `done`, returns the others with their cause."""
     import ray
 
     task = ray.remote(max_retries=RETRIES, **needs)(train_cell)
     waiting = {task.options(name=f"{arm}-{seed}").remote(str(folder), (arm, seed), needs["num_gpus"]):
                (arm, seed) for arm, seed in cells}
-    side_by_side = room(ray.nodes(), needs)
-    if not side_by_side:
-        total = ray.cluster_resources()
-        raise PipelineError(f"no cell fits on one host: each needs {needs['num_cpus']} cores and {needs['num_gpus']} "
-                            f"GPUs, all hosts have {total.get('CPU', 0):g} and {total.get('GPU', 0):g}")
     progress = Progress(folder / "work" / "durations.json", [_label(cell) for cell in cells], side_by_side)
     failures: dict[Cell, str] = {}
     try:

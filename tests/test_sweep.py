@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+import ssl_pose.sweep as sweep_module
 from ssl_pose.config import load_config
 from ssl_pose.pipeline import changed_stages
+from ssl_pose.profiles import Profile
 from ssl_pose.scheduling import PipelineError
 from ssl_pose.sweep import cause, cluster, forget, missing_cells, resources, room, stages_of
 from ssl_pose.workspace import Workspace
@@ -47,6 +49,22 @@ def test_what_stale_stages_wrote_is_removed_and_all_else_stays(here: Workspace):
         path.touch()
     forget(here, {"train@full-0", "evaluate@full-0"})
     assert [path.exists() for path in outputs] == [True, False, False, True, True]
+
+
+def test_nothing_is_removed_where_no_cluster_is_reached(here: Workspace, tmp_path: Path, monkeypatch):
+    stages = {stage for cell in (("full", 0), ("supervised", 0)) for stage in stages_of(cell)}
+    for name, answer in {"find_stale": {}, "run_stages": None, "read_graph": {}, "changed_stages": set(), "mend": None,
+                         "stale_stages": stages, "open_workspace": here}.items():
+        monkeypatch.setattr(sweep_module, name, lambda *given, answer=answer, **options: answer)
+    monkeypatch.chdir(tmp_path)
+    outputs = [here.burn_in(0), here.model("full", 0), here.run("full", 0) / "metrics.json"]
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PipelineError, match="needs Ray"):
+        sweep_module.sweep(Profile(tmp_path, here.config))
+    assert all(path.exists() for path in outputs)
 
 
 def test_a_cell_takes_its_threads_and_the_share_of_a_gpu_that_was_asked_for():
