@@ -43,7 +43,7 @@ gpu:  ## on a machine with a GPU, by its own PYTHON: CUDA tests, benchmarks, cel
 	$(PYTHON) -m pytest -q tests/test_cuda.py || failed=1; \
 	$(PYTHON) -m benchmarks run --missing || failed=1; \
 	$(PYTHON) -m ssl_pose cells --profile $(if $(filter file,$(origin PROFILE)),gpu,$(PROFILE)) --jobs $(JOBS) \
-	  || failed=1; \
+	  $(if $(DATA),--data "$(DATA)") || failed=1; \
 	exit $$failed  # what a failed test leaves of a lent machine's time is not thrown away
 
 bench-check: $(READY)  ## measure again and compare the ratios with those in git

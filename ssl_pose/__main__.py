@@ -78,7 +78,7 @@ def add_profile_commands(commands: argparse._SubParsersAction) -> None:
     add_command(commands, "plan", print_plan, "what a profile will cost: cells, steps, images, hours, memory, disk",
                 PROFILE, DATA, JOBS)
     cells = add_command(commands, "cells", run_grid, "train and evaluate the grid without notebooks and DVC",
-                        PROFILE, JOBS)
+                        PROFILE, DATA, JOBS)
     cells.add_argument("--arm", action="append", default=[], help="only this arm (may be given several times)")
     cells.add_argument("--evaluate-only", action="store_true", help="leave cells that are not trained alone")
     sweep = add_command(commands, "sweep", run_sweep, "run the missing cells of the grid on a Ray cluster",
@@ -181,7 +181,7 @@ def run_report(given: argparse.Namespace) -> None:
 def run_grid(given: argparse.Namespace) -> None:
     from ssl_pose.cells import run_profile
 
-    run_profile(given.profile, given.jobs, given.arm, given.evaluate_only)
+    run_profile(given.profile, given.jobs, given.arm, given.evaluate_only, given.data)
 
 
 def run_one_notebook(given: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run, evaluation_fingerprint
 from ssl_pose.lifeline import end_with_parent
 from ssl_pose.made import data_fingerprint, is_stale, made_with, note_made, split_fingerprint
+from ssl_pose.pipeline import find_photos, workspace_lock
 from ssl_pose.preparation import SPLITS, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import OUT_OF_MEMORY, PipelineError, fitting_jobs, is_out_of_memory
@@ -98,6 +99,7 @@ def ensure_data(here: Workspace) -> None:
     left to them."""
     config = here.config
     if any(is_stale(here, here.crops(split) / "manifest.json", data_fingerprint(config)) for split in SPLITS):
+        find_photos(here.root, config)
         render_photos(here)
         pack_persons(here, select_persons(here)[0])
     crops = load_crops(here.crops("train"))
@@ -118,25 +120,30 @@ def ensure_burn_in(here: Workspace, seed: int, train: CropSet, split: np.ndarray
     return path
 
 
-def run_profile(name: str, jobs: int = 0, arms: Sequence[str] = (), evaluate_only: bool = False) -> None:
+def run_profile(
+    name: str, jobs: int = 0, arms: Sequence[str] = (), evaluate_only: bool = False, data: str = ""
+) -> None:
     """Runs every cell of a profile that is not done, `jobs` at a time (0: as many as fit), and says so.
 
     `arms` keeps only those named. With `evaluate_only`, cells that are not trained are left alone. Data and splits
-    are made where they are missing or of other numbers.
+    are made where they are missing or of other numbers; `data` is the COCO directory of a profile that reads photos.
     """
     profile = open_profile(name)
-    os.chdir(profile.folder)  # paths of a workspace are relative
-    here = open_workspace("params.yaml", PIPELINE)
     for arm in arms:
-        here.config.arm(arm)  # refuses a name that is not in the grid
-    ensure_data(here)
-    cells = [cell for cell in grid_cells(here) if not arms or cell[0] in arms]
-    cells = [cell for cell in cells if is_trained(here, cell)] if evaluate_only else cells
-    waiting = [cell for cell in cells if not (is_trained(here, cell) and is_evaluated(here, cell))]
-    training = profile.config.training
-    jobs = jobs or fitting_jobs(training.num_threads * training.num_processes, training.device)
-    for number, (arm, seed) in enumerate(run_cells(waiting, jobs), start=1):
-        print(f"[{number}/{len(waiting)}] {arm}, seed {seed}", flush=True)
+        profile.config.arm(arm)  # refuses a name that is not in the grid
+    with workspace_lock(profile.folder):
+        if data:
+            find_photos(profile.folder, profile.config, data)
+        os.chdir(profile.folder)  # paths of a workspace are relative
+        here = open_workspace("params.yaml", PIPELINE)
+        ensure_data(here)
+        cells = [cell for cell in grid_cells(here) if not arms or cell[0] in arms]
+        cells = [cell for cell in cells if is_trained(here, cell)] if evaluate_only else cells
+        waiting = [cell for cell in cells if not (is_trained(here, cell) and is_evaluated(here, cell))]
+        training = profile.config.training
+        jobs = jobs or fitting_jobs(training.num_threads * training.num_processes, training.device)
+        for number, (arm, seed) in enumerate(run_cells(waiting, jobs), start=1):
+            print(f"[{number}/{len(waiting)}] {arm}, seed {seed}", flush=True)
     print(f"{len(cells)} cells of {name} are done; `dvc commit` in {profile.folder.name} tells the pipeline")
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssl_pose.config import load_config
+from ssl_pose.config import Config, load_config
 from ssl_pose.files import write_json, write_text
 from ssl_pose.profiles import Profile
 from ssl_pose.scheduling import PipelineError, fitting_jobs, read_durations, run_side_by_side
@@ -47,11 +47,7 @@ def reproduce(profile: Profile, data: str = "", jobs: int = 0) -> None:
 def find_stale(profile: Profile, data: str = "", jobs: int = 0) -> dict[str, set[str]]:
     """The stages that must run, each with those of them that it waits for; reads the photos and the code anew."""
     folder = profile.folder
-    if profile.config.data.source == "coco":
-        link_coco(folder, data)
-    elif data:
-        raise PipelineError(f"profile {profile.config.profile} renders its own data; "
-                            "DATA is for profiles with data.source coco, such as coco_sample")
+    find_photos(folder, profile.config, data)
     if profile.config.data.source == "coco" or profile.config.splits.file:
         run_stages(profile, {"source": set()}, jobs, force=True)  # have files from outside changed?
     graph, changed = read_graph(folder), changed_stages(folder)
@@ -144,6 +140,15 @@ def whole_entries(text: str) -> str:
     """The beginning of a dvc.lock that was cut short, up to the last stage that is whole; empty if none is."""
     stages = [line.start() for line in re.finditer(r"^  \S", text, re.MULTILINE)]
     return text[: stages[-1]] if len(stages) > 1 else ""
+
+
+def find_photos(folder: Path, config: Config, data: str = "") -> None:
+    """Links the user's COCO directory where the profile reads one; `data` for one that renders its own is refused."""
+    if config.data.source == "coco":
+        link_coco(folder, data)
+    elif data:
+        raise PipelineError(f"profile {config.profile} renders its own data; DATA is for profiles with data.source "
+                            "coco, such as coco_sample")
 
 
 def link_coco(folder: Path, data: str) -> None:

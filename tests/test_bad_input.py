@@ -394,6 +394,7 @@ def test_the_corpus_is_large():
     (["repro", "--profile", "smok"], "error: unknown profile 'smok'; there are: default, "),
     (["repro", "--profile", "../smoke"], "error: unknown profile '../smoke'"),
     (["repro", "--profile", "smoke", "--data", "photos"], "error: profile smoke renders its own data"),
+    (["cells", "--profile", "smoke", "--data", "photos"], "error: profile smoke renders its own data"),
     (["notebook", "40_trian"], "error: no notebook '40_trian'; there are: 10_data"),
     (["notebook", "../params"], "error: no notebook '../params'"),
     (["notebook", "40_train", "-p", "arm", "best"], "error: notebook 40_train"),

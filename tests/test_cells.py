@@ -17,13 +17,15 @@ import torch
 import yaml
 
 import ssl_pose.cells as cells_module
-from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, run_cell, run_cells
+from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, run_cell, run_cells, run_profile
 from ssl_pose.coco import DataError, load_persons
 from ssl_pose.config import override
 from ssl_pose.crops import load_crops
 from ssl_pose.made import note_made, split_fingerprint
 from ssl_pose.packing import pack_crops
+from ssl_pose.pipeline import workspace_lock
 from ssl_pose.preparation import pack_persons, select_persons
+from ssl_pose.profiles import Profile
 from ssl_pose.scheduling import PipelineError
 from ssl_pose.splits import make_split, split_labels, write_split
 from ssl_pose.training import burn_in, burn_in_fingerprint
@@ -69,6 +71,28 @@ def test_a_cell_leaves_the_files_of_its_stages_and_is_done_but_once(here: Worksp
     before = here.model(*cell).stat().st_mtime_ns, (here.run(*cell) / "metrics.json").stat().st_mtime_ns
     run_cell(here, cell)
     assert before == (here.model(*cell).stat().st_mtime_ns, (here.run(*cell) / "metrics.json").stat().st_mtime_ns)
+
+
+def test_the_cells_of_a_profile_are_not_run_twice_at_once(here: Workspace, monkeypatch):
+    monkeypatch.setattr(cells_module, "open_profile", lambda name: Profile(Path.cwd(), here.config))
+    with workspace_lock(Path.cwd()), pytest.raises(PipelineError, match="another run is at work in profile; wait"):
+        run_profile("profile")
+
+
+def test_photos_are_where_data_says_and_stay_there(here: Workspace, coco_directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cells_module, "open_profile", lambda name: Profile(tmp_path / "profile", here.config))
+    monkeypatch.setattr(cells_module, "run_cells", lambda cells, jobs: cells)
+    shutil.rmtree("work")
+    with pytest.raises(PipelineError, match="this profile reads photos: say where they are with DATA="):
+        run_profile("profile")
+    coco_directory(num_images=5, name="photos")
+    monkeypatch.chdir(tmp_path)
+    run_profile("profile", data="photos", arms=("full",))
+    assert here.coco.resolve() == tmp_path / "photos"
+    shutil.rmtree(here.crops("train"))
+    run_profile("profile", arms=("full",))
+    assert load_crops(here.crops("train"))
+    assert capsys.readouterr().out.endswith("1 cells of profile are done; `dvc commit` in profile tells the pipeline\n")
 
 
 def test_missing_data_and_splits_are_made_once_as_their_stages_make_them(here: Workspace, coco_directory):
