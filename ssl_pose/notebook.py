@@ -58,7 +58,7 @@ def run_notebook(name: str, given: dict[str, str], output: Path) -> None:
     check_finished(notebook, name)
     nbformat.write(clean(notebook), failed)
     failed.replace(output)
-    print(f"notebook {name}: {time.monotonic() - started:.0f} s", flush=True)
+    print(f"notebook {name}: {time.monotonic() - started:.0f} s, {os.path.relpath(output)}", flush=True)
 
 
 class PatientClient(PapermillNotebookClient):

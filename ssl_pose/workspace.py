@@ -95,10 +95,15 @@ class Workspace:
         return path
 
 
-def open_workspace(params_file: str = "", workspace: str = SCRATCH, overrides: dict | None = None) -> Workspace:
-    """The workspace of a notebook that makes data, runs or metrics; without a file, smoke's numbers in scratch."""
+def open_workspace(
+    params_file: str = "", workspace: str = SCRATCH, overrides: dict | None = None, seed: int | None = None
+) -> Workspace:
+    """The workspace of a notebook that makes data, runs or metrics; without a file, smoke's numbers in scratch.
+
+    A `seed` that is none of the profile's is refused before anything is made for it.
+    """
     path = Path(params_file) if params_file else _relative(REPOSITORY / "profiles" / "smoke" / "params.yaml")
-    return _open(path, workspace, overrides or {}, params_file, source=None)
+    return _open(path, workspace, overrides or {}, params_file, source=None, seed=seed)
 
 
 def open_results(params_file: str = "", workspace: str = SCRATCH, overrides: dict | None = None) -> Workspace:
@@ -107,8 +112,13 @@ def open_results(params_file: str = "", workspace: str = SCRATCH, overrides: dic
     return _open(path, workspace, overrides or {}, params_file, source=path.parent)
 
 
-def _open(path: Path, workspace: str, overrides: dict, params_file: str, source: Path | None) -> Workspace:
+def _open(
+    path: Path, workspace: str, overrides: dict, params_file: str, source: Path | None, seed: int | None = None
+) -> Workspace:
     config = load_config(path, overrides)
+    if seed not in (*config.seeds, None):
+        raise ConfigError(f"seed {seed} is none of the profile's seeds, {list(config.seeds)}; give the notebook's "
+                          f'`overrides` {{"seeds": {sorted((*config.seeds, seed))}}} too')
     root = Path(workspace)
     if workspace == SCRATCH:
         root = _relative(REPOSITORY / SCRATCH / f"{config.profile}-{fingerprint(config)[:8]}")

@@ -45,11 +45,12 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_parameters_reach_the_cells_and_two_equal_runs_leave_equal_bytes(write, tmp_path: Path):
+def test_parameters_reach_the_cells_and_two_equal_runs_leave_equal_bytes(write, tmp_path: Path, capsys):
     write("print(seed, name, rate, fast, more)", "import os\nos.getcwd()")
     given = {"seed": "3", "name": "b", "rate": "2", "fast": "true", "more": '{"a.b": 1}'}
     for output in ("out/first.ipynb", "out/second.ipynb"):
         run_notebook("10_some", given, tmp_path / output)
+    assert re.fullmatch(r"(notebook 10_some: \d+ s, out/(first|second).ipynb\n){2}", capsys.readouterr().out)
     first, second = (tmp_path / "out" / f"{name}.ipynb" for name in ("first", "second"))
     assert "3 b 2 True {'a.b': 1}" in first.read_text()
     assert first.read_bytes() == second.read_bytes()

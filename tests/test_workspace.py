@@ -73,3 +73,10 @@ class Done:
     """A process that ended well."""
 
     returncode = 0
+
+
+def test_a_seed_that_is_none_of_the_profiles_is_refused_with_what_to_override(repository: Path):
+    with pytest.raises(ConfigError, match=r"seed 1 is none .* \[0\]; give the .*`overrides` {\"seeds\": \[0, 1\]} too"):
+        open_workspace(seed=1)
+    assert not (repository / "scratch").exists()
+    assert open_workspace(overrides={"seeds": [0, 1]}, seed=1).config.seeds == (0, 1)
