@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,8 @@ class Loop:
     meter: Meter = field(default_factory=Meter)
     processes: Processes = ALONE
     standing: bool = False  # whether the networks predicted more than background at the last checkpoint
+    began: float = field(default_factory=time.monotonic)
+    earlier_seconds: float = 0.0  # that the sessions took whose state is continued
 
 
 def open_loop(role: str, students: list[nn.Module], training: TrainingConfig, processes: Processes) -> Loop:
@@ -186,6 +189,7 @@ def _save_state(loop: Loop, state: Path, key: str) -> None:
         return
     content = {
         "key": key, "step": loop.step, "log": loop.log, "optimizer": loop.optimizer.state_dict(),
+        "seconds": loop.earlier_seconds + time.monotonic() - loop.began,
         "sums": sums, "count": loop.meter.count,
         "networks": {role: network.state_dict() for role, network in loop.networks.items()},
     }
@@ -207,7 +211,7 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
     for role, network in loop.networks.items():
         network.load_state_dict(content["networks"][role])
     loop.optimizer.load_state_dict(content["optimizer"])
-    loop.step, loop.log = content["step"], content["log"]
+    loop.step, loop.log, loop.earlier_seconds = content["step"], content["log"], content["seconds"]
     device = next(next(iter(loop.networks.values())).parameters()).device
     loop.meter.sums = {name: value[loop.processes.rank, 0].to(device) for name, value in content["sums"].items()}
     loop.meter.count = content["count"]

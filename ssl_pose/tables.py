@@ -132,7 +132,7 @@ def effort_table(provenance: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, runs in provenance.groupby(machine, sort=False):
         hours, on_gpu = runs.wall_seconds / 3600, runs["hardware.gpu"].notna().all()
-        held = hours * (1 if on_gpu else runs["hardware.threads"])
+        held = hours * runs.num_processes * (1 if on_gpu else runs["hardware.threads"])
         rows.append({
             "machine": name, "runs": len(runs), "commits": ", ".join(sorted(runs.git_sha.str.slice(0, 8).unique())),
             "edited since": int(runs.git_dirty.sum()), "hours of training": hours.sum(),

@@ -109,9 +109,10 @@ def _train_here(
         unlabeled = draw_unlabeled(pool, others, arm, config, seed, step) if arm.uses_pool else None
         return STEPS[arm.framework](learners, teachers, labeled_batch(step), unlabeled, setting)
 
+    earlier = 0.0
     if arm.label_source == "frozen":
-        _train_frozen(teachers, labeled_batch, setting, config.training, pool_size, state / "teacher", key, name,
-                      processes)
+        earlier = _train_frozen(teachers, labeled_batch, setting, config.training, pool_size, state / "teacher", key,
+                                name, processes)
     loop = open_loop("student", students, config.training, processes)
     learners = [processes.join_gradients(student) for student in students]
     loop.networks |= {f"teacher{i}": make_ready(teacher.requires_grad_(False), config.training)
@@ -119,7 +120,8 @@ def _train_here(
     after_step = _ema_update(teachers, students, arm, num_steps) if arm.uses_ema else None
     schedule = run_schedule(config.training, pool_size, arm.relative_steps)
     optimise(loop, step_losses, after_step, config.training, num_steps, schedule, state, key, name)
-    record = describe_run(code, config_hash, crops.content_sha256, time.monotonic() - began) | {
+    seconds = earlier + loop.earlier_seconds + time.monotonic() - began
+    record = describe_run(code, config_hash, crops.content_sha256, seconds) | {
         "arm": arm_name, "seed": seed, "steps": num_steps, "num_processes": processes.count,
         "num_labeled": len(rows), "num_unlabeled": len(others) if arm.uses_pool else 0,
         "image_passes": count_passes(arm, config.training, num_steps, pool_size),
@@ -134,12 +136,16 @@ def _train_here(
 def _train_frozen(
     teachers: list[nn.Module], labeled_batch: Callable[[int], LabeledBatch], setting: Setting,
     training: TrainingConfig, pool_size: int, state: Path, key: str, name: str, processes: Processes,
-) -> None:
-    """Trains the teacher of PseudoPose on labels alone, just as the arm `supervised` trains its network."""
+) -> float:
+    """Trains the teacher of PseudoPose on labels alone, just as the arm `supervised` trains its network.
+
+    Returns the seconds that earlier sessions spent on it.
+    """
     loop = open_loop("teacher", teachers, training, processes)
     learners = [processes.join_gradients(teacher) for teacher in teachers]
     optimise(loop, lambda step: supervised(learners, [], labeled_batch(step), None, setting), None, training,
              training.run_steps(pool_size), run_schedule(training, pool_size), state, key, f"teacher of {name}")
+    return loop.earlier_seconds
 
 
 def _write_record(record: dict[str, Any], log: list[dict[str, float]], results: Path, name: str) -> None:

@@ -167,6 +167,7 @@ def fake_record(arm: str, seed: int) -> dict:
         "config_sha": "d" * 16, "data_sha": "e" * 64, "versions": {"torch": "2.9.1", "python": "3.11.9"},
         "hardware": {"cpu": "a processor", "cores": 2, "threads": 1, "gpu": None},
         "wall_seconds": 61.5, "peak_memory_mib": 900, "steps": 300, "image_passes": 1000 * len(arm),
+        "num_processes": 1,
     }
 
 

@@ -69,6 +69,14 @@ def test_a_missing_run_is_named_in_one_line(tree, config):
     assert "\n" not in str(error.value)
 
 
+def test_effort_counts_what_every_process_of_a_run_held(tree, config):
+    provenance = results.load_provenance(tree, config, ["full"])  # three runs of 61.5 s, of one thread each
+    assert tables.effort_table(provenance)["hours of cores"].tolist() == pytest.approx([3 * 61.5 / 3600])
+    on_gpus = provenance.assign(num_processes=[1, 2, 4], **{"hardware.gpu": "a GPU", "hardware.threads": 8})
+    assert tables.effort_table(on_gpus)["hours of GPUs"].tolist() == pytest.approx([7 * 61.5 / 3600])
+    assert tables.effort_table(on_gpus)["hours of training"].tolist() == pytest.approx([3 * 61.5 / 3600])
+
+
 def test_a_truncated_file_is_named_in_one_line(tmp_path):
     (tmp_path / "metrics.json").write_text('{"AP": 1')
     with pytest.raises(results.ResultsError, match=r"metrics\.json is no valid JSON"):

@@ -95,6 +95,24 @@ def test_sigterm_saves_the_state_says_so_and_the_run_goes_on_from_there(config, 
     assert seen[0] == 5
 
 
+@pytest.mark.parametrize("arm", ["full", "pseudo_pose"])
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_sessions(config, crops, tmp_path, monkeypatch, arm):
+    """An hour is put into each state: the teacher's, where the arm has one, and the run's own."""
+    frozen = replace(config.arm("teacher_student"), label_source="frozen")
+    config = replace(config, arms=config.arms | {"pseudo_pose": frozen})
+    run(config, crops, tmp_path, arm)
+    record, states = tmp_path / "train.json", sorted((tmp_path / "state" / arm).rglob("state.pt"))
+    assert len(states) == (2 if arm == "pseudo_pose" else 1)
+    before = json.loads(record.read_text())["wall_seconds"]
+    for state in states:
+        content = torch.load(state, weights_only=True)
+        assert 0 < content["seconds"] <= before + 0.1
+        torch.save(content | {"seconds": 3600.0}, state)
+    run(config, crops, tmp_path, arm)
+    hours = 3600.0 * len(states)
+    assert hours < json.loads(record.read_text())["wall_seconds"] < hours + 600
+
+
 def test_a_state_of_other_numbers_is_not_continued(config, crops, tmp_path):
     run(config, crops, tmp_path)
     other = replace(config, training=replace(config.training, learning_rate=1.0e-4))
