@@ -118,7 +118,7 @@ def optimise(
             if loop.step % training.checkpoint_every == 0 or last or stop:
                 _check_finite(loop, name, state)
                 _keep_before_collapse(loop, training, name, state)
-                _save_state(loop, state, key)
+                _save_state(loop, state, key, last)
             if stop and not last:
                 raise TrainingError(f"{name} stopped by SIGTERM at step {loop.step}; its state is saved, "
                                     "run the same command again to continue")
@@ -182,14 +182,14 @@ def _log_row(loop: Loop, num_steps: int, rate: float, name: str) -> dict[str, fl
     return row
 
 
-def _save_state(loop: Loop, state: Path, key: str) -> None:
+def _save_state(loop: Loop, state: Path, key: str, ended: bool) -> None:
     """Writes what `_restore` needs, the sums of every process among it; they are the only thing that differs."""
     sums = {name: loop.processes.gather(value[None]) for name, value in loop.meter.sums.items()}
     if not loop.processes.writes:
         return
     content = {
         "key": key, "step": loop.step, "log": loop.log, "optimizer": loop.optimizer.state_dict(),
-        "seconds": loop.earlier_seconds + time.monotonic() - loop.began,
+        "ended": ended, "seconds": loop.earlier_seconds + time.monotonic() - loop.began,
         "sums": sums, "count": loop.meter.count,
         "networks": {role: network.state_dict() for role, network in loop.networks.items()},
     }
@@ -199,14 +199,14 @@ def _save_state(loop: Loop, state: Path, key: str) -> None:
 
 
 def _restore(loop: Loop, state: Path, key: str) -> None:
-    """Continues from the saved state if it was made with the same key; any other state is left to be replaced."""
+    """Continues from the saved state if it was made with the same key; any other makes room."""
     try:
         content = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
         return  # not there, or cut short: begin anew
     if not isinstance(content, dict) or content.get("key") != key:
         if loop.processes.writes:
-            print(f"{state}/state.pt was made with other numbers, data or code; the run begins anew", flush=True)
+            _make_room(content, state)
         return
     for role, network in loop.networks.items():
         network.load_state_dict(content["networks"][role])
@@ -216,3 +216,13 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
     loop.meter.sums = {name: value[loop.processes.rank, 0].to(device) for name, value in content["sums"].items()}
     loop.meter.count = content["count"]
     loop.standing = not describe_collapse(loop.log).startswith("fell")
+
+
+def _make_room(content: object, state: Path) -> None:
+    """Says that a state is not continued, and keeps one that was not at its end: it may be the work of hours."""
+    kept = ""
+    if isinstance(content, dict) and isinstance(content.get("step"), int) and not content.get("ended"):
+        aside = state / f"state-at-step-{content['step']}.pt"
+        (state / "state.pt").replace(aside)
+        kept = f", that state is kept as {aside.name}"
+    print(f"{state}/state.pt was made with other numbers, data or code; the run begins anew{kept}", flush=True)

@@ -30,7 +30,7 @@ GUESSED_SECONDS = {"data": 40, "burn_in": 20, "train": 60, "evaluate": 15, "cell
 OTHER_SECONDS = 8
 KILLED = re.compile(r"exited with (-9|137)$")  # DVC's words for a command that the system killed
 OUT_OF_MEMORY = ("if memory ran out, lower the batch sizes in params.yaml or run fewer stages side by side (JOBS=1); "
-                 "the same command goes on from here")
+                 "the same command goes on from here, but for runs of other numbers, which begin anew")
 
 OUT_OF_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python and NumPy; of torch on a GPU
 

@@ -332,9 +332,32 @@ def test_a_state_of_other_numbers_is_refused_with_a_line(config, crops, tmp_path
     faster = replace(config, training=replace(config.training, learning_rate=2 * config.training.learning_rate))
     found = run(faster, crops, tmp_path)
     assert f"{tmp_path}/state/full/state.pt was made with other numbers, data or code" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "state" / "full").iterdir()] == ["state.pt"]  # one at its end is not kept
     (tmp_path / "fresh").mkdir()
     shutil.copy(tmp_path / "burn_in.safetensors", tmp_path / "fresh")
     assert found == run(faster, crops, tmp_path / "fresh")
+
+
+def test_a_state_of_other_numbers_that_was_not_at_its_end_is_kept_and_can_be_gone_back_to(
+    config, crops, tmp_path, monkeypatch, capsys
+):
+    whole, real = run(config, crops, tmp_path / "whole"), training_module.draw_labeled
+
+    def killed(pool, rows, settings, seed, phase, step, *views):
+        if phase == "run" and step == 5:
+            raise MemoryError
+        return real(pool, rows, settings, seed, phase, step, *views)
+
+    monkeypatch.setattr(training_module, "draw_labeled", killed)
+    with pytest.raises(MemoryError):
+        run(config, crops, tmp_path)
+    monkeypatch.setattr(training_module, "draw_labeled", real)
+    run(replace(config, training=replace(config.training, crops_on_device="never")), crops, tmp_path)
+    assert "the run begins anew, that state is kept as state-at-step-4.pt\n" in capsys.readouterr().out
+    state = tmp_path / "state" / "full"
+    (state / "state-at-step-4.pt").replace(state / "state.pt")
+    assert run(config, crops, tmp_path) == whole
+    assert "begins anew" not in capsys.readouterr().out
 
 
 def test_a_state_is_of_other_code_where_a_module_of_training_changed_but_not_for_a_comment(tmp_path, monkeypatch):
