@@ -1,7 +1,9 @@
 """To look into pseudo-labels by hand: one person, one joint, both students, at chosen moments of training.
 
-The moments are exact: with a constant learning rate a run of n steps is the beginning of every longer one, since
-step n draws its data from streams named by n. So a snapshot is a short run, and needs no hook in training.
+A snapshot is a short run, and needs no hook in training: with a constant learning rate a run of n steps is the
+beginning of every longer one, since step n draws its data from streams named by n. This does not hold for arms whose
+labels come from EMA copies. These follow their students with a horizon that is a share of the run, so that the copies
+of a short run follow more closely, and its students learn other labels than those of a longer run at that step.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def train_snapshots(
         if number:
             path = here.model(arm, seed).with_name(f"after-{number}.safetensors")
             if not path.exists():
-                config = replace(here.config, training=replace(here.config.training, steps=number, epochs=0))
+                arms = here.config.arms | {arm: replace(here.config.arm(arm), relative_steps=1.0)}
+                config = replace(here.config, training=replace(here.config.training, steps=number, epochs=0), arms=arms)
                 train_run(config, arm, seed, crops, labeled, here.burn_in(seed), path,
                           path.parent / f"after-{number}", here.state(arm, f"after-{number}"))
         networks[number] = load_networks(path, here.config.model)

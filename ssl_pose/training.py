@@ -93,7 +93,7 @@ def _train_here(
     config_hash = run_fingerprint(config, arm_name, seed)
     key = _state_key(config_hash, crops, labeled)
     pool_size = int(_in_pool(config, labeled).sum())  # of the split, so that all arms of a seed train equally long
-    num_steps = max(1, round(config.training.run_steps(pool_size) * arm.relative_steps))
+    num_steps = count_steps(config, arm, labeled)
     seen = (crops.visibility > 0).any(1) if arm.labels == "all" else labeled
     device, pool, rows, others = _prepare(config, crops, seen, processes)
     _check_pool(config, arm, pool_size, len(others), name)
@@ -160,6 +160,11 @@ def initial_students(config: Config, seed: int, device: torch.device) -> list[nn
     """Both students before any training; they start from weights of their own."""
     return [build_model(config.model, seed=stream_seed(seed, "student", index)).to(device)
             for index in range(NUM_STUDENTS)]
+
+
+def count_steps(config: Config, arm: ArmConfig, labeled: np.ndarray) -> int:
+    """Steps of a run of `arm` under the split `labeled` (N,)."""
+    return max(1, round(config.training.run_steps(int(_in_pool(config, labeled).sum())) * arm.relative_steps))
 
 
 def count_passes(arm: ArmConfig, training: TrainingConfig, num_steps: int, pool_size: int) -> int:

@@ -144,7 +144,7 @@ def test_a_run_of_one_network_is_refused_with_what_to_name_instead(explore, meth
 
 def test_a_moment_is_the_beginning_of_a_longer_run_and_is_made_once(tmp_path: Path):
     overrides = {"training.steps": 4, "training.burn_in_steps": 2, "training.log_every": 1, "model.width": 4,
-                 "data.input_size": list(INPUT_SIZE)}
+                 "data.input_size": list(INPUT_SIZE), "arms.full.relative_steps": 0.5}
     config = load_config(REPOSITORY / "profiles" / "smoke" / "params.yaml", overrides | CONSTANT_RATE)
     here, crops, labeled = Workspace(config, tmp_path, tmp_path, {}), make_crops(24), np.arange(24) < 8
     burn_in(config, 0, crops, labeled, here.burn_in(0), here.state("burn_in"))
