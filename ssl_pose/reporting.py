@@ -177,6 +177,7 @@ SECTIONS = (
         (("decoding", "AP by decoder"),
          ("sizes", "AP by OKS threshold, by size (COCO's; thirds of the people), and recall"),
          ("per_joint", "PCK@0.2 of each joint, %"),
+         ("mistakes", "Where predicted joints lie, %; networks that mix up a pair of sides"),
          ("calibration", "Mean gap between a peak's height and the share of joints that are right, points")),
         (("reliability", "Is a confident joint a right one?",
           "Share of right joints over the height of their peaks, a line an arm"),),

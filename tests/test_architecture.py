@@ -30,7 +30,7 @@ provenance schedules distributed launching
 loop training costs
 predictions scoring population peaks pseudo_quality evaluation judging pseudo_export suppression inference published
 challenge download
-results paper statistics matching resampling label_analysis readings ablations
+results paper statistics matching resampling label_analysis readings mistakes ablations
 label_counts phases
 claims tables figures pictures reporting overlays own_photos
 own_data workspace made preparation exploring profiles arms logbook exporting scheduling
@@ -39,7 +39,7 @@ cells sweep planning __main__
 """
 WITHOUT_TORCH = """
 config skeleton metrics coco fingerprints persons photos crops packing splits
-results paper statistics matching resampling label_analysis readings ablations
+results paper statistics matching resampling label_analysis readings mistakes ablations
 label_counts phases
 claims tables figures pictures reporting overlays download
 workspace profiles projection notebook scheduling pipeline
