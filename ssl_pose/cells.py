@@ -24,12 +24,12 @@ import numpy as np
 from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run, evaluation_fingerprint
 from ssl_pose.lifeline import end_with_parent
-from ssl_pose.made import data_fingerprint, is_stale, made_with, note_made, split_fingerprint
+from ssl_pose.made import is_stale, made_with, note_made
 from ssl_pose.pipeline import find_photos, workspace_lock
-from ssl_pose.preparation import SPLITS, pack_persons, render_photos, select_persons
+from ssl_pose.preparation import SPLITS, data_fingerprint, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
 from ssl_pose.scheduling import OUT_OF_MEMORY, PipelineError, fitting_jobs, is_out_of_memory
-from ssl_pose.splits import arm_labels, make_split, read_split
+from ssl_pose.splits import arm_labels, make_split, read_split, split_fingerprint
 from ssl_pose.training import burn_in, burn_in_fingerprint, run_fingerprint, train_run
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
 
@@ -104,7 +104,7 @@ def ensure_data(here: Workspace) -> None:
         pack_persons(here, select_persons(here)[0])
     crops = load_crops(here.crops("train"))
     for seed in config.seeds:
-        path, numbers = here.split(seed), split_fingerprint(config)
+        path, numbers = here.split(seed), split_fingerprint(crops, config.splits)
         if is_stale(here, path, numbers):
             make_split(path, crops, config.splits, seed)
             note_made(here, path, numbers)

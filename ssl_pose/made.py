@@ -10,19 +10,8 @@ import json
 from pathlib import Path
 
 from ssl_pose.coco import hash_file
-from ssl_pose.config import Config, fingerprint
 from ssl_pose.files import write_json
 from ssl_pose.workspace import Workspace
-
-
-def data_fingerprint(config: Config) -> str:
-    """Hash of the numbers that shape the packed crops."""
-    return fingerprint(config.data, config.synthetic)
-
-
-def split_fingerprint(config: Config) -> str:
-    """Hash of the numbers that shape the splits."""
-    return fingerprint(config.data, config.synthetic, config.splits)
 
 
 def note_made(here: Workspace, path: Path, numbers: str) -> None:

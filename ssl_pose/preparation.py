@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_pose.coco import PersonRecords, load_persons
-from ssl_pose.made import data_fingerprint, note_made
+from ssl_pose.config import Config, fingerprint
+from ssl_pose.made import note_made
 from ssl_pose.packing import pack_crops, print_tenths, readable_persons
 from ssl_pose.persons import first_persons, training_persons
 from ssl_pose.synthetic import write_benchmark
@@ -33,6 +34,11 @@ def select_persons(here: Workspace) -> tuple[dict[str, PersonRecords], list[str]
             records[split], lines = readable_persons(here.coco, records[split], data.num_workers)
             broken += lines
     return records, broken
+
+
+def data_fingerprint(config: Config) -> str:
+    """Hash of the numbers that shape the packed crops."""
+    return fingerprint(config.data, config.synthetic)
 
 
 def pack_persons(here: Workspace, records: dict[str, PersonRecords]) -> dict[str, dict[str, Any]]:

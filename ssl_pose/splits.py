@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_pose.coco import DataError, hash_file
-from ssl_pose.config import MethodConfig, SplitsConfig, brief
+from ssl_pose.config import MethodConfig, SplitsConfig, brief, fingerprint
 from ssl_pose.crops import CropSet
 from ssl_pose.files import write_text
 
@@ -79,6 +79,11 @@ def arm_labels(
     if not arm.label_count:
         return labeled
     return draw_labels(crops, arm.label_count, seed, splits.method, splits.unit, splits.file)
+
+
+def split_fingerprint(crops: CropSet, splits: SplitsConfig) -> str:
+    """Hash of what shapes a seed's split: the people, by their crops, and the numbers."""
+    return fingerprint(crops.content_sha256, splits)
 
 
 def make_split(path: str | Path, crops: CropSet, rule: SplitsConfig, seed: int) -> np.ndarray:

@@ -21,13 +21,13 @@ from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, ru
 from ssl_pose.coco import DataError, load_persons
 from ssl_pose.config import override
 from ssl_pose.crops import load_crops
-from ssl_pose.made import note_made, split_fingerprint
+from ssl_pose.made import note_made
 from ssl_pose.packing import pack_crops
 from ssl_pose.pipeline import workspace_lock
 from ssl_pose.preparation import pack_persons, select_persons
 from ssl_pose.profiles import Profile
 from ssl_pose.scheduling import PipelineError
-from ssl_pose.splits import make_split, split_labels, write_split
+from ssl_pose.splits import make_split, split_fingerprint, split_labels, write_split
 from ssl_pose.training import burn_in, burn_in_fingerprint
 from ssl_pose.workspace import PIPELINE, REPOSITORY, Workspace, open_workspace
 
@@ -136,7 +136,7 @@ def test_what_the_stages_made_is_made_anew_for_other_numbers(here: Workspace, co
     pack_persons(here, select_persons(here)[0])
     config, crops = here.config, load_crops(here.crops("train"))
     split = make_split(here.split(0), crops, config.splits, 0)
-    note_made(here, here.split(0), split_fingerprint(config))
+    note_made(here, here.split(0), split_fingerprint(crops, config.splits))
     burn_in(config, 0, crops, split, here.burn_in(0), here.state("burn_in", "seed-0"))
     note_made(here, here.burn_in(0), burn_in_fingerprint(config, 0))
     before = here.burn_in(0).read_bytes()

@@ -27,8 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ssl_pose"
 NOTEBOOKS = stage_notebooks(ROOT / "notebooks")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# A module may read sections that this notebook's path through it does not touch.
-NOT_ON_THE_PATH = {"12_data_figures": {"arms", "seeds"}, "30_burn_in": {"method"}}
+# A module may read sections that this notebook's path through it does not touch, or only to refuse a seed.
+NOT_ON_THE_PATH = {"10_data": {"seeds"}, "12_data_figures": {"arms", "seeds"}, "30_burn_in": {"method", "seeds"},
+                   "40_train": {"seeds"}}
 
 SOURCE = '''"""A module."""
 import math  # the standard library
