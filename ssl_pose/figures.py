@@ -225,7 +225,7 @@ def _number_points(axes: Axes, points: NDArray) -> None:
     angles = np.radians([45, -45, 135, -135, 0, 180, 90, -90])
     offsets = [radius * np.array([np.cos(angle), np.sin(angle)]) for radius in (9, 15, 21, 27, 33) for angle in angles]
     for number, point in enumerate(points_on_paper):
-        others = np.array(taken[:number] + taken[number + 1:])
+        others = np.array(taken[:number] + taken[number + 1:]).reshape(-1, 2)
         free = (offset for offset in offsets if np.hypot(*(others - point - offset).T).min(initial=np.inf) >= ROOM)
         offset = next(free, offsets[0])
         taken.append(point + offset)
