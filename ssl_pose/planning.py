@@ -23,7 +23,7 @@ from ssl_pose.persons import training_persons
 from ssl_pose.photos import canvas_size_for
 from ssl_pose.profiles import Profile
 from ssl_pose.scheduling import fitting_jobs
-from ssl_pose.training import NUM_STUDENTS, choose_device, count_passes
+from ssl_pose.training import NUM_STUDENTS, choose_device, count_passes, count_steps
 from ssl_pose.workspace import REPOSITORY
 
 MEASURED = REPOSITORY / "benchmarks" / "results"
@@ -159,7 +159,7 @@ def step_kinds(arm: ArmConfig) -> tuple[str, ...]:
 def arm_row(config: Config, name: str, persons: Persons, speed: Speed) -> dict[str, Any]:
     """What the cells of one arm cost; hours are those of one cell, burn-in left out."""
     arm, training = config.arm(name), config.training
-    steps = max(1, round(training.run_steps(persons.pool(config)) * arm.relative_steps))
+    steps = count_steps(training, arm, persons.pool(config))
     passes = count_passes(arm, training, steps, persons.pool(config))
     unlabeled = training.unlabeled_batch if arm.uses_pool else 0
     flops = count_flops(config.model, config.data.input_size)

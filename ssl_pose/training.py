@@ -92,8 +92,8 @@ def _train_here(
     arm, name = config.arm(arm_name), f"{arm_name}, seed {seed}"
     config_hash = run_fingerprint(config, arm_name, seed)
     key = _state_key(config_hash, crops, labeled)
-    pool_size = int(_in_pool(config, labeled).sum())  # of the split, so that all arms of a seed train equally long
-    num_steps = count_steps(config, arm, labeled)
+    pool_size = count_pool(config, labeled)  # of the split, so that all arms of a seed train equally long
+    num_steps = count_steps(config.training, arm, pool_size)
     seen = (crops.visibility > 0).any(1) if arm.labels == "all" else labeled
     device, pool, rows, others = _prepare(config, crops, seen, processes)
     _check_pool(config, arm, pool_size, len(others), name)
@@ -162,9 +162,14 @@ def initial_students(config: Config, seed: int, device: torch.device) -> list[nn
             for index in range(NUM_STUDENTS)]
 
 
-def count_steps(config: Config, arm: ArmConfig, labeled: np.ndarray) -> int:
-    """Steps of a run of `arm` under the split `labeled` (N,)."""
-    return max(1, round(config.training.run_steps(int(_in_pool(config, labeled).sum())) * arm.relative_steps))
+def count_pool(config: Config, labeled: np.ndarray) -> int:
+    """Persons of the unlabelled pool under the split `labeled` (N,)."""
+    return int(_in_pool(config, labeled).sum())
+
+
+def count_steps(training: TrainingConfig, arm: ArmConfig, pool_size: int) -> int:
+    """Steps of a run of `arm` where the unlabelled pool has `pool_size` persons."""
+    return max(1, round(training.run_steps(pool_size) * arm.relative_steps))
 
 
 def count_passes(arm: ArmConfig, training: TrainingConfig, num_steps: int, pool_size: int) -> int:

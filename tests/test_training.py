@@ -19,7 +19,7 @@ from ssl_pose.crops import CropSet
 from ssl_pose.frameworks import STEPS, add_up, learn, make_pseudo_label
 from ssl_pose.loop import TrainingError, describe_collapse
 from ssl_pose.model import load_networks
-from ssl_pose.training import burn_in, count_steps, train_run
+from ssl_pose.training import burn_in, count_pool, count_steps, train_run
 from tests.fake_crops import INPUT_SIZE, make_crops
 
 LABELED, EVERYBODY = np.arange(24) < 8, np.ones(24, dtype=bool)
@@ -324,7 +324,7 @@ def test_a_length_in_epochs_is_that_many_passes_over_the_pool_for_every_arm(conf
         rates = [row["learning_rate"] for row in rows]
         assert rates == pytest.approx([training.learning_rate] * 8 + [training.learning_rate / 10] * 4)
         assert json.loads((tmp_path / arm / "train.json").read_text())["steps"] == 12
-        assert count_steps(epochs, epochs.arm(arm), LABELED) == 12
+        assert count_steps(epochs.training, epochs.arm(arm), count_pool(epochs, LABELED)) == 12
 
 
 def test_a_state_of_other_numbers_is_refused_with_a_line(config, crops, tmp_path, capsys):
