@@ -18,26 +18,27 @@ COPIED = {"cpu": 2**26, "cuda": 2**31}  # bytes of the copy, more than a cache h
 WRITES_NOTHING = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
-class ByteCounter(TorchDispatchMode):
-    """Sums the bytes of all tensors that operations read and write while it is entered."""
+class Counter(TorchDispatchMode):
+    """Counts operations, and the bytes of all tensors that they read and write, while it is entered."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.operations = self.bytes = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
         if not operation.is_view and operation.overloadpacket.__name__ not in WRITES_NOTHING:
-            self.total += sum(value.numel() * value.element_size() for value in tree_leaves((args, kwargs, result))
+            self.operations += 1
+            self.bytes += sum(value.numel() * value.element_size() for value in tree_leaves((args, kwargs, result))
                               if isinstance(value, Tensor))
         return result
 
 
-def count_bytes(work: Callable[[], object]) -> int:
-    """Bytes that the operations of one call of `work` read and write."""
-    with ByteCounter() as counter:
+def count(work: Callable[[], object]) -> tuple[int, int]:
+    """Operations of one call of `work`, each a launch or more on a GPU, and the bytes that they read and write."""
+    with Counter() as counter:
         work()
-    return counter.total
+    return counter.operations, counter.bytes
 
 
 def copy_work(device: torch.device) -> Callable[[], object]:

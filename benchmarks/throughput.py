@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch._inductor.utils import fresh_inductor_cache
 
-from benchmarks.roofline import COPIED, copy_work, count_bytes, product_work
+from benchmarks.roofline import COPIED, copy_work, count, product_work
 from benchmarks.step import NUM_PERSONS, Case, build_case, network_passes, whole_step
 from benchmarks.timing import as_graph, time_alternately
 from ssl_pose.config import Config
@@ -49,7 +49,7 @@ def measure(config: Config, device: torch.device) -> tuple[list[dict], dict[str,
         works["passes, as a CUDA graph"] = replayed_passes(config, device)
     seconds = time_alternately(works | {"product": product, "copy": copy}, ROUNDS, device)
     peak, bandwidth = product_flops / seconds["product"], 2 * COPIED[device.type] / seconds["copy"]
-    flops, moved = count_operations(case), count_bytes(passes)
+    flops, moved = count_operations(case), count(passes)[1]
     bounds = {f"least by operations, at {1e-12 * peak:.3g} TFLOP/s": flops / peak,
               f"least by {1e-9 * moved:.3g} GB, at {1e-9 * bandwidth:.3g} GB/s": moved / bandwidth}
     batch = config.training.unlabeled_batch
