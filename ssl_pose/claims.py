@@ -79,6 +79,7 @@ class Claim:
     paper: float | None  # the paper's effect, percentage points; None: not printed
     delta: float | None  # percent of the headroom
     family: Literal["primary", "check"] = PRIMARY
+    topic: Literal["framework", "ensemble", "refinement", "selection"] = "framework"  # each has a notebook
 
 
 def primary_claims(config: Config) -> list[Claim]:
@@ -108,17 +109,38 @@ def build_ledger(results: Path, config: Config) -> dict[str, list[dict[str, Any]
     of our own size) with probability 0.8. What a single seed cannot give is None.
     """
     claims = [*primary_claims(config), *check_claims(config)]
+    resampled = _resampled_scores(results, config, claims)
+    entries = judge_claims(results, config, claims)
+    return {"claims": [entry | {"two_way": _two_way(claim, entry, resampled)}
+                       for claim, entry in zip(claims, entries, strict=True)]}
+
+
+def judge_claims(results: Path, config: Config, claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """The ledger's entries of `claims`, among them every member of a family, but for the two-way interval."""
     scores = load_scores(results, config)
     pseudo = load_pseudo_quality(results, config, [FROZEN_ARM])
     samples = {claim.id: _paired_scores(claim, scores, pseudo) for claim in claims}
     levels = _family_levels(claims, samples)
-    resampled = _resampled_scores(results, config, claims)
-    entries = []
-    for claim in claims:
-        headroom, level = _headroom(claim, scores, pseudo), levels[claim.id]
-        two_way = _two_way(claim, samples[claim.id], resampled, headroom, level)
-        entries.append(_judge(claim, samples[claim.id], headroom, level) | {"two_way": two_way})
-    return {"claims": entries}
+    return [_judge(claim, samples[claim.id], _headroom(claim, scores, pseudo), levels[claim.id]) for claim in claims]
+
+
+def verdict_lines(results: Path, config: Config, topic: str) -> list[str]:
+    """The ledger's answer to each claim of `topic`, a line of Markdown; none where their arms are not in the grid."""
+    claims = primary_claims(config)
+    return [_verdict_line(entry) for claim, entry in zip(claims, judge_claims(results, config, claims), strict=True)
+            if claim.topic == topic]
+
+
+def _verdict_line(entry: dict[str, Any]) -> str:
+    line = f"- **{entry['title']}**: *{entry['verdict']}*"
+    if entry["seeds"] < CONFIRMING_SEEDS:
+        line += f" ({entry['seeds']} seed(s) explore, the verdict is not the evidence's)"
+    if entry["effect"] is None:
+        return f"{line}; {entry['difference']:+.2f} points, without all labels and supervised training to compare with."
+    line += f"; {entry['effect']:+.1f} % of the headroom"
+    if entry["interval"]:
+        line += ", interval [{:.1f}, {:.1f}] at Holm's level".format(*entry["interval"])
+    return f"{line}; an effect within ±{entry['delta']:.1f} % counts as absent."
 
 
 def write_ledger(ledger: dict[str, Any], path: Path) -> Path:
@@ -138,7 +160,7 @@ def _table_1_claims() -> list[Claim]:
             effect = paper.TABLE_1[better] - paper.TABLE_1[worse]
             claims.append(Claim(
                 f"{better}_over_{worse}_{measure}", f"{title} ({reading})",
-                "supplement, Table 1", measure, better, worse, effect, 50.0 * effect / PCK_HEADROOM,
+                "supplement, Table 1", measure, better, worse, effect, 50.0 * effect / PCK_HEADROOM, topic="ensemble",
             ))
     return claims
 
@@ -149,17 +171,17 @@ def _table_2_claims() -> list[Claim]:
                     "recipe", "supplement, Table 2", "AP", "dual_student", "teacher_student_literal", paper_gap,
                     50.0 * paper_gap / AP_HEADROOM)
     pairs = [
-        ("dual_student", "teacher_student", "Dual-Student > Teacher-Student"),
-        ("teacher_student_refine", "teacher_student", "T&R helps Teacher-Student"),
-        ("dual_student_refine", "dual_student", "T&R helps Dual-Student"),
+        ("dual_student", "teacher_student", "Dual-Student > Teacher-Student", "framework"),
+        ("teacher_student_refine", "teacher_student", "T&R helps Teacher-Student", "refinement"),
+        ("dual_student_refine", "dual_student", "T&R helps Dual-Student", "refinement"),
     ]
     claims = []
-    for better, worse, title in pairs:
+    for better, worse, title, topic in pairs:
         effect = paper.TABLE_2[better] - paper.TABLE_2[worse]
         claims.append(Claim(f"{better}_over_{worse}", title, "supplement, Table 2", "AP", better, worse,
-                            effect, 50.0 * effect / AP_HEADROOM))
+                            effect, 50.0 * effect / AP_HEADROOM, topic=topic))
     whole = Claim("full_over_dual_student_refine", "Whole method > Dual-Student + T&R", "Algorithm 1",
-                  "AP", "full", "dual_student_refine", None, claims[-1].delta)
+                  "AP", "full", "dual_student_refine", None, claims[-1].delta, topic="selection")
     return [claims[0], literal, *claims[1:], whole]
 
 
@@ -237,15 +259,13 @@ def _resampled_pck(results: Path, config: Config, modes: set[tuple[str, str]]) -
     return found
 
 
-def _two_way(
-    claim: Claim, sample: pd.DataFrame, resampled: Resampled, headroom: float | None, level: float
-) -> list[float] | None:
+def _two_way(claim: Claim, entry: dict[str, Any], resampled: Resampled) -> list[float] | None:
     """The two-way interval in percent of the headroom; None for one seed, or without headroom."""
-    if not resampled or not headroom:
+    if not resampled or not entry["headroom"]:
         return None
     better, worse = (resampled[claim.measure, name] for name in (claim.better, claim.worse))
-    bounds = two_way_interval(_differences(sample), better, worse, level)
-    return [_share(bound, headroom) for bound in bounds] if bounds else None
+    bounds = two_way_interval(entry["per_seed"], better, worse, entry["level"])
+    return [_share(bound, entry["headroom"]) for bound in bounds] if bounds else None
 
 
 def _judge(claim: Claim, sample: pd.DataFrame, headroom: float | None, level: float) -> dict[str, Any]:

@@ -29,6 +29,7 @@ BLUE, ORANGE, GREEN, RED = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]
 GREY = (0.35, 0.35, 0.35)
 MARKERS = "osD^vPX*<>"
 DPI = 150
+TALLEST = 1.5  # mean height of peaks that a figure shows: targets have 1 at best, and noise any
 LEGEND_LINE = 0.19  # height of a line of a legend under a figure, inches
 ROOM = 10.0  # between a number beside a point and the other points and numbers, pt
 
@@ -150,6 +151,8 @@ def draw_training(logs: pd.DataFrame, titles: Mapping[str, str], columns: Mappin
             panel.plot(mean.index, mean, markersize=3.5, **look)
             panel.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
         panel.set(xlabel="training step", ylabel=label)
+        if column == "peak":  # or one run that overshoots would flatten all others
+            panel.set_ylim(top=min(panel.get_ylim()[1], TALLEST))
     _shared_legend(figure)
     return _finish(figure, "y")
 

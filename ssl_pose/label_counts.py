@@ -1,7 +1,8 @@
 """Accuracy over the number of labels: what a method gains where, and how many more labels would have done the same.
 
-Arms that differ in `label_count` alone are one curve. Shares of the headroom are those of the level: all labels minus
-supervised at the same count, mean over seeds.
+Arms that differ in `label_count` alone are one curve; an arm with one count is a point, read off the supervised curve
+where there is one. Shares of the headroom are those of the level: all labels minus supervised at the same count, mean
+over seeds.
 """
 
 from __future__ import annotations
@@ -36,8 +37,15 @@ def label_curves(config: Config) -> Curves:
     return {_title(arms, config): arms for arms in curves}
 
 
+def lone_arms(config: Config) -> Curves:
+    """The arms with some labels that are on no curve, as curves of one count."""
+    on_curves = {name for arms in label_curves(config).values() for name in arms.values()}
+    return {arm.title: {arm.label_count or config.splits.label_count: name} for name, arm in config.arms.items()
+            if arm.labels == "few" and name not in on_curves}
+
+
 def level_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """A row a (curve, label count).
+    """A row a (curve, label count), and below a lone arm, where a supervised curve says what it is worth.
 
     `of_all_labels`: AP as a percentage of that of all labels. `gain`, `low`, `high`: points over supervised training
     with the same labels, paired by seed, with a 95 % t interval. `equivalent`: how many labels supervised training
@@ -47,7 +55,7 @@ def level_table(scores: pd.DataFrame, config: Config) -> pd.DataFrame:
     wide, curves, base = _by_seed(scores, config)
     ceiling = wide["all_labels"].mean() if "all_labels" in wide else float("nan")
     rows = []
-    for title, arms in curves.items():
+    for title, arms in (curves | (lone_arms(config) if base else {})).items():
         for count, arm in arms.items():
             mean = wide[arm].mean()
             row = {"curve": title, "label_count": count, "arm": arm, "of_all_labels": 100 * mean / ceiling,

@@ -21,15 +21,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ssl_pose.collapse import describe_collapse
 from ssl_pose.config import TrainingConfig
 from ssl_pose.distributed import ALONE, Processes, stop_requested
 from ssl_pose.files import write_bytes
 from ssl_pose.frameworks import Losses
 from ssl_pose.schedules import Schedule
-
-BACKGROUND_PEAK = 0.1  # mean height of peaks, of 1 at best, under which heatmaps say nothing but background
-STANDING_PEAK = 2 * BACKGROUND_PEAK  # what it takes to have stood before one can fall
-OVERSHOT_PEAK = 2.0  # mean height that no target asks for: true heatmaps have peaks of 1
 
 
 class TrainingError(ValueError):
@@ -135,26 +132,6 @@ def _check_finite(loop: Loop, name: str, state: Path) -> None:
                 f"{name}: the {what} became infinite or NaN by step {loop.step}; the last good state is kept in "
                 f"{state}; lower training.learning_rate or method.consistency_weight"
             )
-
-
-def describe_collapse(log: list[dict[str, float]]) -> str:
-    """Since when the peaks in `log` are background, or when they were far too high, as a line; else empty.
-
-    A run that dips and recovers has not collapsed. One that never stood, being short or without burn-in, has
-    learnt nothing yet, and its line says that instead. Heights without bound are those of networks that repeat each
-    other's noise, and whatever they come down to is no pose.
-    """
-    peaks = [(row["step"], row["peak"]) for row in log if "peak" in row]
-    if not peaks:
-        return ""
-    if peaks[-1][1] >= BACKGROUND_PEAK:
-        step, highest = max(peaks, key=lambda row: row[1])
-        return f"overshot at step {step} (mean peak {highest:.1f}, of 1)" if highest > OVERSHOT_PEAK else ""
-    end, highest = peaks[-1][1], max(peak for _, peak in peaks)
-    if highest < STANDING_PEAK:
-        return f"never left the background (mean peak {end:.3f} at the end)"
-    stood = max(step for step, peak in peaks if peak >= BACKGROUND_PEAK)
-    return f"fell to background after step {stood} (mean peak {highest:.2f} before, {end:.3f} at the end)"
 
 
 def _keep_before_collapse(loop: Loop, training: TrainingConfig, name: str, state: Path) -> None:

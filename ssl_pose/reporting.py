@@ -75,7 +75,8 @@ SECTIONS = (
         "checks", "Is the benchmark sound?",
         "Unlabelled photos should help every semi-supervised arm, and all labels should beat every arm. Where one of "
         "these is not reproduced, the claims above stand on sand. They are a family of their own.",
-        (("checks", "Differences of AP, in the columns of the ledger"),),
+        (("checks", "Differences of AP, in the columns of the ledger"),
+         ("regime", "The regime, beside that of the paper's protocol with 1K labels")),
     ),
     Section(
         "table_2", "Teacher or dual student? (Table 2)",
@@ -109,7 +110,8 @@ SECTIONS = (
         "coverage ensembles compare whatever the heights of their peaks.",
         (("threshold_and_refine", "Pseudo-labels before and after the threshold, %"),
          ("coverage", "Right among the joints with the highest peaks, %, by the share that is kept"),
-         ("threshold_effect", "Arms that differ in threshold-and-refine alone: paired AP difference, points")),
+         ("threshold_effect", "Arms that differ in threshold-and-refine alone: paired AP difference, points"),
+         ("training", "Along training: heights of peaks; shares at the end, and of steps that predict background, %")),
         (("coverage", "Coverage against precision over the threshold (ring: the arm's threshold)",
           "Curves of the share of correct joints over the share of joints kept, per arm and ensemble"),
          ("peaks", "Peak height and share kept along training. Arms compare with care: each is counted at its own "
@@ -118,8 +120,9 @@ SECTIONS = (
         notebook="64_threshold_and_refine",
     ),
     Section(
-        "selection", "Does uncertainty choose the better student?",
-        "Lines 23-24 of Algorithm 1, replayed on the final networks for a range of margins.",
+        "selection", "Does uncertainty choose the better student, and is the whole method worth it?",
+        "Lines 23-24 of Algorithm 1, replayed on the final networks for a range of margins. What the whole method "
+        "gains over Dual-Student + T&R stands among the claims.",
         (("selection", "At the profile's margin: how often a student keeps its own map, and PCK, %"),
          ("uncertainty", "Spearman's correlation with a peak's error: of uncertainty, over the peak, of a low peak")),
         (("selection", "Over the margin: shares and accuracy (dotted: the profile's margin)",
@@ -150,7 +153,8 @@ SECTIONS = (
     ),
     Section(
         "label_counts", "What labels are worth",
-        "Arms that differ in their label count alone are a curve. “Equivalent” is how many labels supervised training "
+        "Arms that differ in their label count alone are a curve; arms of one count stand below, where there is a "
+        "supervised curve to read them off. “Equivalent” is how many labels supervised training "
         "needs for the same AP, read off its own curve, and its bounds those for the ends of the gain's interval, with "
         "the curve taken as exact; all are empty beyond that curve's ends. Intervals are 95 % t "
         "intervals of their own.",

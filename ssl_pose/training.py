@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from ssl_pose.batches import LabeledBatch, Pool, draw_labeled, draw_unlabeled, open_pool
+from ssl_pose.collapse import describe_collapse
 from ssl_pose.config import ArmConfig, Config, MethodConfig, TrainingConfig, fingerprint
 from ssl_pose.crops import CropSet, check_size
 from ssl_pose.distributed import ALONE, Processes
 from ssl_pose.files import write_json, write_text
 from ssl_pose.frameworks import STEPS, Losses, Setting, supervised
 from ssl_pose.launching import launch
-from ssl_pose.loop import TrainingError, describe_collapse, make_ready, open_loop, optimise
+from ssl_pose.loop import TrainingError, make_ready, open_loop, optimise
 from ssl_pose.model import build_model, load_networks, save_networks
 from ssl_pose.projection import project_modules
 from ssl_pose.provenance import PACKAGE, describe_code, describe_run

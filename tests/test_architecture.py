@@ -27,12 +27,12 @@ draws render body clothing backdrop scene synthetic
 coco fingerprints persons photos crops packing splits
 augment strong_paths backbones precision model read_ahead batches pseudo_label losses frameworks
 provenance schedules distributed launching
-loop training costs
+collapse loop training costs
 predictions scoring population peaks pseudo_quality evaluation judging pseudo_export suppression inference published
 challenge download
 results paper statistics matching resampling label_analysis readings mistakes ablations
 label_counts phases
-claims tables figures pictures reporting overlays own_photos
+claims regime tables figures pictures reporting overlays own_photos
 own_data workspace made preparation exploring profiles arms logbook exporting scheduling
 notebook notebook_rules pipeline
 cells sweep planning __main__
@@ -41,7 +41,7 @@ WITHOUT_TORCH = """
 config skeleton metrics coco fingerprints persons photos crops packing splits
 results paper statistics matching resampling label_analysis readings mistakes ablations
 label_counts phases
-claims tables figures pictures reporting overlays download
+collapse claims regime tables figures pictures reporting overlays download
 workspace profiles projection notebook scheduling pipeline
 """
 

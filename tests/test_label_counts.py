@@ -58,6 +58,20 @@ def test_gains_shares_and_equivalents_are_those_reckoned_by_hand(config, scores)
     assert levels.loc[["supervised", "supervised_10"], ["gain_mean", "equivalent"]].isna().all(axis=None)
 
 
+def test_an_arm_of_one_label_count_is_read_off_the_supervised_curve_and_is_no_curve(config, scores):
+    alone = replace(config.arm("full"), num_views=4, title="Alone")
+    more = pd.DataFrame([{"arm": "alone", "seed": seed, "AP": 25.0 + 2 * seed} for seed in (0, 1)])
+    wider, scores = replace(config, arms=config.arms | {"alone": alone}), pd.concat([scores, more])
+    row = label_counts.level_table(scores, wider).set_index("curve").loc["Alone"]
+    assert (row.label_count, row.AP_mean, row.gain_mean) == (20, 26.0, 5.0)
+    assert row.equivalent == pytest.approx(math.sqrt(20 * 40))
+    assert "Alone" not in label_counts.label_curves(wider)
+    assert "Alone" not in set(label_counts.pair_table(scores, wider).better)
+    few = {name: arm for name, arm in wider.arms.items() if name not in ("supervised_10", "supervised_40")}
+    assert "Alone" not in set(label_counts.level_table(scores, replace(wider, arms=few)).curve)  # no curve to read off
+
+
+
 @pytest.mark.parametrize(("score", "count"), [(10, 10), (30, 40), (9.9, None), (30.1, None)])
 def test_an_equivalent_is_read_within_the_curve_only(score, count):
     assert label_counts.equivalent_count(score, [10, 20, 40], [10, 20, 30]) == (count and pytest.approx(count))

@@ -251,6 +251,22 @@ def test_without_headroom_there_is_no_effect_and_no_verdict(tmp_path):
     assert by_id["maximum_over_average_pck"]["effect"] is not None  # its headroom is another
 
 
+def test_every_notebook_says_the_ledgers_verdicts_of_its_claims(tree, config, ledger):
+    topics = {topic: claims.verdict_lines(tree, config, topic)
+              for topic in ("framework", "ensemble", "refinement", "selection")}
+    assert sum(map(len, topics.values())) == (ledger.family == "primary").sum()
+    assert [len(lines) for lines in topics.values()] == [1, 4, 2, 1]
+    entry = ledger.loc["dual_student_over_teacher_student"]
+    low, high = entry.interval
+    assert topics["framework"] == [
+        f"- **Dual-Student > Teacher-Student**: *{entry.verdict}* (3 seed(s) explore, the verdict is not the "
+        f"evidence's); {entry.effect:+.1f} % of the headroom, interval [{low:.1f}, {high:.1f}] at Holm's level; an "
+        f"effect within ±{entry.delta:.1f} % counts as absent."]
+    single = replace(config, arms={name: config.arms[name] for name in ("teacher_student", "dual_student")})
+    assert "points, without all labels" in claims.verdict_lines(tree, single, "framework")[0]
+    assert claims.verdict_lines(tree, single, "selection") == []
+
+
 def test_pairs_that_differ_in_threshold_and_refine_alone(config):
     assert tables.refine_pairs(config) == [
         ("teacher_student_refine", "teacher_student"),

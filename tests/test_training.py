@@ -17,7 +17,7 @@ import ssl_pose.training as training_module
 from ssl_pose.config import FRAMEWORKS, Config, Framework, load_config
 from ssl_pose.crops import CropSet
 from ssl_pose.frameworks import STEPS, add_up, learn, make_pseudo_label
-from ssl_pose.loop import TrainingError, describe_collapse
+from ssl_pose.loop import TrainingError
 from ssl_pose.model import load_networks
 from ssl_pose.training import burn_in, count_pool, count_steps, train_run
 from tests.fake_crops import INPUT_SIZE, make_crops
@@ -153,20 +153,6 @@ def test_a_weight_that_overflows_behind_a_finite_loss_is_named_too(config, crops
     with pytest.raises(TrainingError, match=r"burn-in of seed 0: the weights became infinite or NaN by step 2;"):
         burn_in(config, 0, crops, LABELED, tmp_path / "start.safetensors", tmp_path / "state")
     assert not (tmp_path / "start.safetensors").exists()
-
-
-@pytest.mark.parametrize(("peaks", "line"), [
-    ([0.4, 0.3, 0.05, 0.02], "fell to background after step 2 (mean peak 0.40 before, 0.020 at the end)"),
-    ([0.4, 0.05, 0.3, 0.05], "fell to background after step 3 (mean peak 0.40 before, 0.050 at the end)"),
-    ([0.4, 0.05, 0.1], ""),
-    ([0.01, 0.15, 0.04], "never left the background (mean peak 0.040 at the end)"),
-    ([0.4, 20.6, 0.4], "overshot at step 2 (mean peak 20.6, of 1)"),
-    ([0.4, 1.6, 0.9], ""),
-    ([], ""),
-])
-def test_a_collapse_is_a_fall_that_lasts_to_the_end_of_the_log_or_a_height_without_bound(peaks, line):
-    assert describe_collapse([{"step": step, "peak": peak} for step, peak in enumerate(peaks, 1)]) == line
-    assert describe_collapse([{"step": 1, "loss": 0.5}]) == ""
 
 
 @pytest.fixture
