@@ -7,12 +7,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import evaluation, growth, input_path, options, pipeline, step, targets, throughput
 from benchmarks.document import refresh
-from benchmarks.results import FOLDER, load, measured_code, store, unmeasured, worsened
+from benchmarks.results import FOLDER, compares_precisions, load, measured_code, store, unmeasured, worsened
 from benchmarks.timing import default_device
 from ssl_pose.provenance import describe_hardware
 
@@ -40,8 +41,10 @@ def main() -> int:
         names = [name for name in names if not is_measured(name)]
     if given.command == "check":
         return check(names)
-    measure(names, FOLDER)
-    refresh()
+    try:
+        measure(names, FOLDER)
+    finally:
+        refresh()  # where a benchmark fails the document shows what those before it have stored
     return 0
 
 
@@ -69,6 +72,23 @@ def result_name(name: str) -> str:
     return f"{name}_gpu" if default_device().type == "cuda" else name
 
 
+def comparable_ratios(name: str) -> dict[str, float]:
+    """The kept ratios of benchmark `name`, of another processor without those that compare precisions."""
+    result, here = load(result_name(name)), processor(describe_hardware())
+    ratios, there = result["ratios"], processor(result["hardware"])
+    if there == here:
+        return ratios
+    left_out = [key for key in ratios if compares_precisions(key)]
+    print("; ".join([f"warning: {name}: kept results are of {there}, this is {here}",
+                     *(f"{key} hangs on instructions and is not compared" for key in left_out)]), file=sys.stderr)
+    return {key: value for key, value in ratios.items() if key not in left_out}
+
+
+def processor(hardware: dict[str, Any]) -> str:
+    """What ran the work of a result: of a GPU's the GPU, whatever its host is."""
+    return hardware["gpu"] or hardware["cpu"]
+
+
 def check(names: list[str]) -> int:
     """Measures once more, into a folder of its own, and names every ratio that has grown.
 
@@ -79,12 +99,7 @@ def check(names: list[str]) -> int:
             print(f"warning: {name} was never measured on such a device, so that nothing can have grown",
                   file=sys.stderr)
     names = [name for name in names if is_kept(name)]
-    results = {name: load(result_name(name)) for name in names}
-    here = describe_hardware()["cpu"]
-    for there in {result["hardware"]["cpu"] for result in results.values()} - {here}:
-        print(f"warning: kept results are of {there}, this is {here}: what hangs on their instructions differs",
-              file=sys.stderr)
-    kept = {name: result["ratios"] for name, result in results.items()}
+    kept = {name: comparable_ratios(name) for name in names}
     least: dict[str, dict[str, float]] = {name: {} for name in names}
     grown: list[str] = []
     for _ in range(ATTEMPTS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def load(name: str, folder: Path = FOLDER) -> dict[str, Any]:
 def significant(value: Any) -> Any:
     """Numbers to three significant digits: what a second run would give too."""
     return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def compares_precisions(key: str) -> bool:
+    """Whether the ratio `key` is one of two precisions: which is the faster, a processor's instructions decide."""
+    return re.search(" over in (bf16|fp32)$", key) is not None
 
 
 def worsened(name: str, fresh: dict[str, float], kept: dict[str, float], tolerance: float) -> list[str]:

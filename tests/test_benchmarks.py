@@ -163,13 +163,36 @@ def test_without_a_whole_run_the_pipeline_is_not_measured_and_what_git_holds_sta
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
-def test_a_check_on_another_processor_than_the_kept_results_says_so(elsewhere, kept, monkeypatch, capsys):
-    monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {"ratio": 1.0})})
-    store("fake", [{"work": "fake"}], {"ratio": 1.0}, kept)
+def test_a_check_on_another_processor_says_so_and_compares_no_precisions(elsewhere, kept, monkeypatch, capsys):
+    fresh = {"cpu: the step as it is over in fp32": 9.0, "cpu: the step as it is over optimiser not fused": 1.0}
+    monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], fresh)})
+    store("fake", [{"work": "fake"}], dict.fromkeys(fresh, 1.0), kept)
     here = describe_hardware()
     monkeypatch.setattr(main, "describe_hardware", lambda: here | ({"cpu": "another"} if elsewhere else {}))
-    assert main.check(["fake"]) == 0
-    assert ("kept results are of" in capsys.readouterr().err) == elsewhere
+    assert main.check(["fake"]) == (0 if elsewhere else 1)
+    said = capsys.readouterr().err
+    assert said.count("hangs on instructions") == said.count("kept results are of") == elsewhere
+    assert ("error: fake: cpu: the step as it is over in fp32 is 9, was 1" in said) != elsewhere
+
+
+def test_the_kept_ratios_that_compare_precisions_are_those_of_the_options():
+    found = {(path.stem, key) for path in FOLDER.glob("*.json") for key in load(path.stem)["ratios"]
+             if main.compares_precisions(key)}
+    assert {name for name, _ in found} == {"options"}
+    assert {key.rpartition(" ")[2] for _, key in found} == {"bf16", "fp32"}
+
+
+def test_what_was_measured_before_a_benchmark_failed_stands_in_the_document(kept, monkeypatch):
+    def fail(device: torch.device) -> None:
+        raise RuntimeError("no memory")
+
+    refreshed = []
+    monkeypatch.setattr(main, "BENCHMARKS", {"fake": lambda device: ([{"work": "fake"}], {}), "failing": fail})
+    monkeypatch.setattr(main, "refresh", lambda: refreshed.extend(path.stem for path in kept.glob("*.json")))
+    monkeypatch.setattr("sys.argv", ["benchmarks", "run", "fake", "failing"])
+    with pytest.raises(RuntimeError, match="no memory"):
+        main.main()
+    assert refreshed == [main.result_name("fake")]
 
 
 def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_against_its_passes():
