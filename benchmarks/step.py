@@ -2,7 +2,7 @@
 
 Goal: at most 1.10. What a step adds to its passes: the crops' gathering, the random views and their warps, true
 heatmaps, Algorithm 1, the loss, the EMA copy. The passes are forward and backward ones with a fixed gradient at the
-heatmaps, and the optimiser's update.
+heatmaps, and the optimiser's update. The operations of both, and the bytes that these move, are counted on one call.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from benchmarks.roofline import count
 from benchmarks.samples import random_crops
 from benchmarks.timing import time_alternately
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool
@@ -76,12 +77,12 @@ def build_case(config: Config, name: str, num_views: int, device: torch.device) 
 def whole_step(case: Case) -> Callable[[], None]:
     """The step as the training loop takes it, each time the next one; without the log's sums."""
     config, arm, rows = case.config, case.arm, torch.arange(NUM_PERSONS)
-    model, count = config.model, iter(range(10**9))
+    model, numbers = config.model, iter(range(10**9))
     setting = Setting(arm, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment,
                       config.training.precision)
 
     def step() -> None:
-        number = next(count)
+        number = next(numbers)
         labeled = draw_labeled(case.pool, rows, config, 0, "run", number)
         unlabeled = draw_unlabeled(case.pool, rows, arm, config, 0, number) if arm.uses_pool else None
         losses = STEPS[arm.framework](case.students, case.teachers, labeled, unlabeled, setting)
@@ -101,8 +102,8 @@ def network_passes(case: Case) -> Callable[[], None]:
     height, width = heatmap_size(config.data.input_size, config.model.heatmap_stride)
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
 
-    def noise(count: int) -> torch.Tensor:
-        return torch.randn(count, 3, *config.data.input_size, device=device).contiguous(memory_format=layout)
+    def noise(images: int) -> torch.Tensor:
+        return torch.randn(images, 3, *config.data.input_size, device=device).contiguous(memory_format=layout)
 
     seen = noise((1 + arm.num_views) * training.unlabeled_batch) if uses_pool else None
     learned = noise(training.labeled_batch + uses_pool * len(arm.strong_paths) * training.unlabeled_batch)
@@ -122,12 +123,14 @@ def network_passes(case: Case) -> Callable[[], None]:
 
 
 def measure(config: Config, device: torch.device, num_views: tuple[int, ...], rounds: int) -> list[dict]:
-    """One row a case: seconds of the whole step and of its passes, and their ratio."""
+    """One row a case: seconds of the whole step and of its passes, their ratio, and what each does, counted."""
     rows = []
     flops = count_flops(config.model, config.data.input_size)
     for name, views in cases(num_views):
         case = build_case(config, name, views, device)
-        seconds = time_alternately({"whole": whole_step(case), "passes": network_passes(case)}, rounds, device)
+        works = {"whole": whole_step(case), "passes": network_passes(case)}
+        seconds = time_alternately(works, rounds, device)
+        counts = {work: count(call) for work, call in works.items()}  # once what a first call makes is there
         passes = count_passes(case.arm, config.training, 1, NUM_PERSONS)
         rows.append({
             "step": name, "K": views, "precision": config.training.precision,
@@ -137,6 +140,8 @@ def measure(config: Config, device: torch.device, num_views: tuple[int, ...], ro
             "whole ms": 1e3 * seconds["whole"], "passes ms": 1e3 * seconds["passes"],
             "ratio": seconds["whole"] / seconds["passes"], "image passes": passes,
             "GFLOP/s": 1e-9 * passes * flops / seconds["whole"],
+            **{f"{work} operations": operations for work, (operations, _) in counts.items()},
+            **{f"{work} GB": 1e-9 * moved for work, (_, moved) in counts.items()},
         })
         print(f"  {name}, K {views}, {config.training.precision}: {rows[-1]['ratio']:.3f}", flush=True)
     return rows

@@ -203,6 +203,8 @@ def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_a
     rows = measure(small, torch.device("cpu"), num_views=(1,), rounds=1)
     assert [row["step"] for row in rows] == list(FRAMEWORK_CASES)
     assert [row["ratio"] for row in rows] == pytest.approx([row["whole ms"] / row["passes ms"] for row in rows])
+    assert all(row["whole operations"] > row["passes operations"] > 0 for row in rows)
+    assert all(row["whole GB"] > row["passes GB"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("benchmark", [input_path, options, targets, throughput], ids=lambda module: module.__name__)
