@@ -1,8 +1,8 @@
 """Algorithm 1 without its networks: bytes that it must move, a second, against the device's copy bandwidth.
 
 Must: read every view's heatmaps once and write both targets once. Goal: at least half of the copy's bytes a second. The
-parts are timed alone, on what the parts before them made, and what each moves, operation by operation, is counted. On a
-GPU batches larger than the protocol's tell launches from bytes.
+parts are timed alone, on what the parts before them made, and what each moves, operation by operation, is counted. What
+fusing would save, torch.compile says. On a GPU batches larger than the protocol's tell launches from bytes.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     config = open_profile(PROTOCOL if device.type == "cuda" else "default").config
     batch = config.training.unlabeled_batch
     targets, parts = target_works(config, batch, device)
-    works, sizes = {WHOLE: targets}, {WHOLE: batch}
+    works, sizes = {WHOLE: targets, "targets, compiled": compiled_targets(targets)}, {}
     if device.type == "cuda":
-        works |= {"targets, as a CUDA graph": as_graph(targets, device), "targets, compiled": torch.compile(targets)}
-        sizes |= dict.fromkeys(works, batch)
+        works["targets, as a CUDA graph"] = as_graph(targets, device)
         for larger in LARGER_BATCHES:
             works[f"{WHOLE}, batch {larger}"] = target_works(config, larger, device)[0]
             sizes[f"{WHOLE}, batch {larger}"] = larger
@@ -54,7 +53,7 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
         if device.type == "cpu":
             counts[f"{WHOLE}, of {PROTOCOL}"] = count_protocol(device)
         seconds = time_alternately(works | parts | {"copy": copy_work(device)}, ROUNDS, device)
-    bandwidth = {work: bytes_to_move(config, size) / seconds[work] for work, size in sizes.items()}
+    bandwidth = {work: bytes_to_move(config, sizes.get(work, batch)) / seconds[work] for work in works}
     bandwidth["copy"] = 2 * COPIED[device.type] / seconds["copy"]
     columns = {"ms": {work: 1e3 * value for work, value in seconds.items()},
                "GB/s": {work: 1e-9 * value for work, value in bandwidth.items()},
@@ -62,6 +61,11 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
                "GB that they move": {work: 1e-9 * moved for work, (_, moved) in counts.items()}}
     rows = [{"work": work} | {name: column.get(work) for name, column in columns.items()} for work in seconds | counts]
     return rows, {f"copy bandwidth over that of {work}": bandwidth["copy"] / bandwidth[work] for work in works}
+
+
+def compiled_targets(targets: Callable[[], list[Target]]) -> Callable[[], list[Target]]:
+    """`targets` by torch.compile, which compiles them when they are first called."""
+    return torch.compile(targets)
 
 
 def count_protocol(device: torch.device) -> tuple[int, int]:
