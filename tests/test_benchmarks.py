@@ -241,13 +241,14 @@ def test_bytes_to_move_are_five_and_one_maps_of_two_students():
 
 
 def test_growth_has_a_row_a_count_and_one_a_size_of_packing(monkeypatch):
-    monkeypatch.setattr(growth, "COUNTS", (10,))
+    monkeypatch.setattr(growth, "COUNTS", (10, 50_000))
     monkeypatch.setattr(growth, "NUM_PHOTOS", (1, 2))
     monkeypatch.setattr(growth, "TURNS", 1)
     rows, ratios = growth.run(torch.device("cpu"))
-    assert [row["persons"] for row in rows] == [10, 3, 6]
-    assert all(row["persons/s"] > 0 for row in rows[1:])
-    assert "packing a person of four times as many" in ratios
+    assert [row["persons"] for row in rows] == [10, 50_000, 3, 6]
+    assert all(row["persons/s"] > 0 for row in rows[2:])
+    assert "packing a person of 2 times as many" in ratios
+    assert 0.2 < ratios["resident KB a person"] < 1  # 442 bytes of numbers
 
 
 def test_evaluation_is_compared_with_pycocotools(monkeypatch):
