@@ -3,13 +3,16 @@
 The conventional path is that of the field's dataset classes: per sample one JPEG decoded, one cv2.warpAffine, one
 Gaussian a joint in NumPy, collated by a DataLoader. It has no workers here: n of them are n times one core at best,
 and what handing over adds is left out in its favour. Goals: at least 3 times it, decoding included, per core; at most
-5 % of the training step. The parts of ours are timed alone, on what the parts before them made.
+5 % of the training step. The parts of ours are timed alone, on what the parts before them made. Operations of a call,
+and the bytes that they move, are counted, on any device for batches rendered at once, as on a GPU: there operations
+are launches, and say with the bytes what bounds the path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -17,9 +20,11 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.roofline import count
 from benchmarks.samples import random_crops
-from benchmarks.step import build_case, on_a_cpu, whole_step
+from benchmarks.step import Case, build_case, on_a_cpu, whole_step
 from benchmarks.timing import time_alternately
+from ssl_pose import augment
 from ssl_pose.augment import sample_views
 from ssl_pose.batches import Pool, draw_labeled, draw_unlabeled, open_pool, render_crops
 from ssl_pose.config import Config
@@ -33,7 +38,8 @@ PHOTO = (480, 640)  # height, width: COCO's most frequent size
 BATCH = 32
 LARGER_BATCH = 256  # tells what a batch costs from what a sample does
 ROUNDS = 5
-PROFILES = ("default", "coco_partial_1k")  # whose step the input is a share of
+PROTOCOL = "coco_partial_1k"
+PROFILES = ("default", PROTOCOL)  # whose step the input is a share of
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
@@ -81,26 +87,46 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     random = np.random.default_rng(0)
     photos = [photo(random) for _ in range(4)]
     encoded = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1] for image in photos]
-    config = open_profile("coco_partial_1k").config
+    config = open_profile(PROTOCOL).config
     paths = {
         "conventional, with decoding": batch_of(DataLoader(Conventional(encoded, encoded=True), BATCH)),
         "conventional, photos in memory": batch_of(DataLoader(Conventional(photos, encoded=False), BATCH)),
         "ours": our_batch(config, BATCH, device),
         **our_parts(config, device),
     }
-    seconds = time_alternately(paths, ROUNDS, device)
-    each = {name: value / BATCH for name, value in seconds.items()}
     larger = f"ours, batches of {LARGER_BATCH}"
-    each[larger] = time_alternately({larger: our_batch(config, LARGER_BATCH, device)}, ROUNDS, device)[larger]
-    each[larger] /= LARGER_BATCH
-    table = [{"path": name, "samples/s": 1 / value, "ms a sample": 1e3 * value} for name, value in each.items()]
+    seconds = time_alternately(paths | {larger: our_batch(config, LARGER_BATCH, device)}, ROUNDS, device)
+    batches = dict.fromkeys(paths, BATCH) | {larger: LARGER_BATCH}
+    both = drawing(build_case(config, "whole method", 4, device))
+    counts = {name: count_at_once(path) for name, path in paths.items() if name.startswith("ours")}
+    counts[f"both batches of a step of {PROTOCOL}"] = count_at_once(both)
+    table = [{"path": name, "samples/s": batches[name] / value, "ms a sample": 1e3 * value / batches[name]}
+             for name, value in seconds.items()]
     shares = {name: share_of_step(open_profile(name).config, device) for name in PROFILES}
     table += [{"path": f"share of a step of {name}, whole method, K 4", "share": share}
               for name, share in shares.items()]
-    ours = seconds["ours"]
-    return table, {"ours over conventional with decoding": ours / seconds["conventional, with decoding"],
-                   "ours over conventional in memory": ours / seconds["conventional, photos in memory"],
-                   **{f"share of a step of {name}": share for name, share in shares.items()}}
+    ratios = {f"ours over conventional {name}": seconds["ours"] / seconds[path]
+              for name, path in (("with decoding", "conventional, with decoding"),
+                                 ("in memory", "conventional, photos in memory"))}
+    return with_counts(table, counts), ratios | {f"share of a step of {name}": share for name, share in shares.items()}
+
+
+def count_at_once(work: Callable[[], object]) -> tuple[int, int]:
+    """Operations of `work`, and the bytes that they move, where it renders every crop at once.
+
+    So it does on a GPU; a CPU takes a few crops at a time, which fit its cache.
+    """
+    with mock.patch.object(augment, "CACHED_FLOATS", 2**40):
+        work()  # makes what only a first call makes
+        return count(work)
+
+
+def with_counts(table: list[dict], counts: dict[str, tuple[int, int]]) -> list[dict]:
+    """`table` with columns of what was counted, and rows of what was not timed."""
+    rows = table + [{"path": name} for name in counts if name not in {row["path"] for row in table}]
+    columns = {name: {"operations": operations, "GB that they move": 1e-9 * moved}
+               for name, (operations, moved) in counts.items()}
+    return [row | columns.get(row["path"], {}) for row in rows]
 
 
 def batch_of(loader: DataLoader) -> Callable[[], object]:
@@ -151,12 +177,17 @@ def share_of_step(config: Config, device: torch.device) -> float:
     """Seconds of drawing both batches over those of the whole step."""
     config = on_a_cpu(config) if device.type == "cpu" else config
     case = build_case(config, "whole method", 4, device)
+    rounds = ROUNDS if config.model.architecture == "unet" else 3
+    seconds = time_alternately({"whole": whole_step(case), "input": drawing(case)}, rounds, device)
+    return seconds["input"] / seconds["whole"]
+
+
+def drawing(case: Case) -> Callable[[], None]:
+    """Draws both batches of a step."""
     rows = torch.arange(len(case.pool.keypoints))
 
     def draw() -> None:
         draw_labeled(case.pool, rows, case.config, 0, "bench", 0)
         draw_unlabeled(case.pool, rows, case.arm, case.config, 0, 0)
 
-    rounds = ROUNDS if config.model.architecture == "unet" else 3
-    seconds = time_alternately({"whole": whole_step(case), "input": draw}, rounds, device)
-    return seconds["input"] / seconds["whole"]
+    return draw

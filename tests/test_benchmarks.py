@@ -235,6 +235,21 @@ def test_the_parts_of_the_targets_are_named_beside_the_whole(monkeypatch):
         assert 0.9 * rows[targets.WHOLE][counted] < sum(row[counted] for row in parts) <= rows[targets.WHOLE][counted]
 
 
+def test_a_batch_is_counted_as_a_gpu_renders_it_whatever_fits_a_cache(monkeypatch):
+    config = open_profile("smoke").config
+    batch = input_path.our_batch(config, input_path.BATCH, torch.device("cpu"))
+    parts = input_path.our_parts(config, torch.device("cpu"))
+    expected = input_path.count_at_once(batch)
+    monkeypatch.setattr(input_path.augment, "CACHED_FLOATS", 1)
+    assert input_path.count_at_once(batch) == expected < count(batch)
+    found = {name.removeprefix("ours, "): input_path.count_at_once(part)[0] for name, part in parts.items()}
+    made_of = found["random numbers of the views"] + found["rendering"] + found["heatmaps"]
+    assert 0.8 * expected[0] < made_of <= expected[0]  # the rest is the draw of the rows and the joints' weights
+    rows = input_path.with_counts([{"path": "a", "ms": 1.0}, {"path": "b", "ms": 2.0}], {"a": (3, 4e9), "c": (5, 6e9)})
+    assert rows == [{"path": "a", "ms": 1.0, "operations": 3, "GB that they move": 4.0}, {"path": "b", "ms": 2.0},
+                    {"path": "c", "operations": 5, "GB that they move": 6.0}]
+
+
 def test_bytes_to_move_are_five_and_one_maps_of_two_students():
     config = open_profile("smoke").config  # 64x48 px, a cell every 2 px
     assert targets.bytes_to_move(config, 3) == 2 * (5 + 1) * 3 * 17 * 32 * 24 * 4
