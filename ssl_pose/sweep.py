@@ -81,13 +81,24 @@ def stages_of(cell: Cell) -> tuple[str, str, str]:
     return f"burn_in@{seed}", f"train@{arm}-{seed}", f"evaluate@{arm}-{seed}"
 
 
+def outputs_of(here: Workspace, cell: Cell) -> tuple[list[Path], list[Path], list[Path]]:
+    """The files that each of a cell's stages writes, in the order of `stages_of`."""
+    model, folder = here.model(*cell), here.run(*cell)
+    judged = ("metrics.json", "scores.json", "predictions.parquet", "pseudo_labels.parquet", "examples.npz")
+    return ([here.burn_in(cell[1])], [model, folder / "train.json", folder / "log.jsonl"],
+            [model.with_name("keypoints.json"), *(folder / name for name in judged)])
+
+
 def forget(here: Workspace, stale: set[str]) -> None:
-    """Removes what stale stages once wrote, as DVC does before it runs them; resume states stay, and know their own."""
-    for arm, seed in grid_cells(here):
-        outputs = (here.burn_in(seed), here.model(arm, seed), here.run(arm, seed) / "metrics.json")
-        for stage, output in zip(stages_of((arm, seed)), outputs, strict=True):
+    """Removes what stale stages once wrote, as DVC does before it runs them; resume states stay, and know their own.
+
+    All of it: by an old record beside weights that a killed cell had just saved, its next try would call itself done.
+    """
+    for cell in grid_cells(here):
+        for stage, outputs in zip(stages_of(cell), outputs_of(here, cell), strict=True):
             if stage in stale:
-                output.unlink(missing_ok=True)
+                for output in outputs:
+                    output.unlink(missing_ok=True)
 
 
 def resources(training: TrainingConfig, gpus: float) -> dict[str, Any]:

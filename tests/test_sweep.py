@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
 import shutil
@@ -14,13 +16,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 import ssl_pose.sweep as sweep_module
+from ssl_pose.cells import is_trained
 from ssl_pose.config import load_config
 from ssl_pose.pipeline import changed_stages
 from ssl_pose.profiles import Profile
 from ssl_pose.scheduling import PipelineError
-from ssl_pose.sweep import cause, cluster, forget, missing_cells, resources, room, stages_of
+from ssl_pose.sweep import cause, cluster, forget, missing_cells, outputs_of, resources, room, stages_of
+from ssl_pose.training import run_fingerprint
 from ssl_pose.workspace import Workspace
 from tests.test_pipeline import Copy
 
@@ -42,13 +47,37 @@ def test_a_cell_is_missing_if_any_of_its_three_stages_is_stale(here: Workspace):
 
 
 def test_what_stale_stages_wrote_is_removed_and_all_else_stays(here: Workspace):
-    outputs = [here.burn_in(0), here.model("full", 0), here.run("full", 0) / "metrics.json",
-               here.model("supervised", 0), here.state("full", "seed-0") / "state.pt"]
-    for path in outputs:
+    cell, other = (outputs_of(here, (arm, 0)) for arm in ("full", "supervised"))
+    state = here.state("full", "seed-0") / "state.pt"
+    for path in (state, *itertools.chain(*cell, *other)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     forget(here, {"train@full-0", "evaluate@full-0"})
-    assert [path.exists() for path in outputs] == [True, False, False, True, True]
+    assert not [path for path in (*cell[1], *cell[2]) if path.exists()]
+    assert all(path.exists() for path in (state, *cell[0], *itertools.chain(*other)))
+
+
+def test_what_is_removed_of_a_stage_is_what_dvc_would_remove(here: Workspace):
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, outputs in zip(("burn_in", "train", "evaluate"), outputs_of(here, ("full", 1)), strict=True):
+        entries = stages[name]["outs"] + stages[name].get("metrics", [])
+        told = {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+        for word, value in (("profile", here.config.profile), ("item.arm", "full"), ("item.seed", "1")):
+            told = {path.replace(f"${{{word}}}", value) for path in told}
+        assert {str(path.relative_to(here.root)) for path in outputs} == told
+
+
+def test_a_stale_cell_that_was_killed_between_its_weights_and_its_record_is_not_taken_for_trained(here: Workspace):
+    cell = ("full", 0)
+    model, record = here.model(*cell), here.run(*cell) / "train.json"
+    for path in (model, record):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    model.touch()
+    record.write_text(json.dumps({"config_sha": run_fingerprint(here.config, *cell)}))
+    assert is_trained(here, cell)
+    forget(here, {"train@full-0"})  # stale by its data or its code: the numbers are the same
+    model.touch()  # what the kill left
+    assert not is_trained(here, cell)
 
 
 def test_nothing_is_removed_where_no_cluster_is_reached(here: Workspace, tmp_path: Path, monkeypatch):
