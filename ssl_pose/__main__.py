@@ -84,7 +84,8 @@ def add_profile_commands(commands: argparse._SubParsersAction) -> None:
     sweep = add_command(commands, "sweep", run_sweep, "run the missing cells of the grid on a Ray cluster",
                         PROFILE, DATA)
     sweep.add_argument("--address", default="", help="of the cluster, host:port (default: this machine alone)")
-    sweep.add_argument("--gpus", type=float, default=0.0, help="share of a GPU that a cell takes (0: a whole one)")
+    sweep.add_argument("--gpus", type=float, default=0.0,
+                       help="GPUs that each process of a cell takes; 0.25: four cells share one (default: a whole one)")
 
 
 def add_stage_commands(commands: argparse._SubParsersAction) -> None:

@@ -42,7 +42,7 @@ DATA_STAGES = ("data", "splits")  # what every cell needs
 def sweep(profile: Profile, address: str = "", gpus: float = 0.0, data: str = "") -> None:
     """Runs the missing cells of `profile` on the Ray cluster at `address` (empty: on this machine alone).
 
-    `gpus` is the share of a GPU that each of a cell's processes takes, 0.25 for four cells of one side by side; 0: a
+    `gpus` is how many GPUs each of a cell's processes takes, 0.25 for four cells of one process side by side; 0: a
     whole one where the profile trains on GPUs. Raises `PipelineError` with one line if a cell failed, after all others
     are done.
     """
@@ -102,14 +102,17 @@ def forget(here: Workspace, stale: set[str]) -> None:
 
 
 def resources(training: TrainingConfig, gpus: float) -> dict[str, Any]:
-    """What Ray sets aside for one cell."""
-    name = training.device
+    """What Ray sets aside for one cell; raises `PipelineError` where its processes cannot have `gpus` GPUs each.
+
+    A process that trains on a GPU takes one core: `training.num_threads` is for those that train on a CPU.
+    """
+    name, count = training.device, training.num_processes
     on_gpu = gpus > 0 or name == "cuda" or (name == "auto" and choose_device(name).type == "cuda")
-    share = (gpus or 1.0) * training.num_processes if on_gpu else 0
-    if share > 1 and share != int(share):
-        raise PipelineError(f"{training.num_processes} processes of {gpus:g} GPUs are {share:g}, and Ray sets aside "
-                            "whole GPUs above one; use GPUS=1")
-    return {"num_cpus": training.num_threads * training.num_processes, "num_gpus": share}
+    if gpus % 1 and (gpus > 1 or count > 1):
+        raise PipelineError(f"GPUS={gpus:g} for each of a cell's {count} processes: a part of a GPU is for cells of "
+                            "one process, and above one Ray sets aside whole GPUs; use GPUS=1")
+    cores = 1 if on_gpu and name != "cpu" else training.num_threads
+    return {"num_cpus": cores * count, "num_gpus": (gpus or 1.0) * count if on_gpu else 0}
 
 
 def room(nodes: Sequence[dict[str, Any]], needs: dict[str, Any]) -> int:

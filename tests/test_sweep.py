@@ -97,13 +97,23 @@ def test_nothing_is_removed_where_no_cluster_is_reached(here: Workspace, tmp_pat
 
 
 def test_a_cell_takes_its_threads_and_the_share_of_a_gpu_that_was_asked_for():
-    training = replace(load_config(ROOT / "params.yaml").training, device="cpu", num_threads=2, num_processes=3)
-    assert resources(training, 0.0) == {"num_cpus": 6, "num_gpus": 0}
-    assert resources(replace(training, device="cuda"), 0.0) == {"num_cpus": 6, "num_gpus": 3.0}
-    assert resources(replace(training, device="cuda", num_processes=1), 0.25) == {"num_cpus": 2, "num_gpus": 0.25}
-    assert resources(replace(training, device="auto"), 1.0) == {"num_cpus": 6, "num_gpus": 3.0}  # each process one
-    with pytest.raises(PipelineError, match=r"3 processes of 0.5 GPUs are 1.5, .* use GPUS=1"):
-        resources(replace(training, device="cuda"), 0.5)
+    training = replace(load_config(ROOT / "params.yaml").training, device="cpu", num_threads=8, num_processes=3)
+    assert resources(training, 0.0) == {"num_cpus": 24, "num_gpus": 0}
+    assert resources(replace(training, device="auto"), 1.0) == {"num_cpus": 3, "num_gpus": 3.0}  # each process one
+    assert resources(replace(training, device="cuda"), 0.0) == {"num_cpus": 3, "num_gpus": 3.0}
+    assert resources(replace(training, num_processes=1), 0.5) == {"num_cpus": 8, "num_gpus": 0.5}  # trains on a CPU
+
+
+def test_a_quarter_of_a_gpu_lets_four_cells_run_side_by_side_whatever_threads_a_cpu_would_use():
+    training = replace(load_config(ROOT / "params.yaml").training, device="cuda", num_threads=8, num_processes=1)
+    assert room([{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}}], resources(training, 0.25)) == 4
+
+
+@pytest.mark.parametrize(("count", "gpus"), [(2, 0.5), (3, 0.5), (2, 1.5), (1, 1.5)])
+def test_a_part_of_a_gpu_is_refused_where_a_cell_has_several_processes_or_takes_more_than_one(count: int, gpus: float):
+    training = replace(load_config(ROOT / "params.yaml").training, device="cuda", num_processes=count)
+    with pytest.raises(PipelineError, match=rf"^GPUS={gpus} for each of a cell's {count} processes: .*; use GPUS=1$"):
+        resources(training, gpus)
 
 
 def test_a_cell_fits_on_one_host_or_not_at_all():
