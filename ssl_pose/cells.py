@@ -28,6 +28,7 @@ from ssl_pose.made import is_stale, made_with, note_made
 from ssl_pose.pipeline import find_photos, workspace_lock
 from ssl_pose.preparation import SPLITS, data_fingerprint, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
+from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import OUT_OF_MEMORY, PipelineError, fitting_jobs, is_out_of_memory
 from ssl_pose.splits import arm_labels, make_split, read_split, split_fingerprint
 from ssl_pose.training import burn_in, burn_in_fingerprint, run_fingerprint, train_run
@@ -150,10 +151,12 @@ def run_profile(
 def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Cell]:
     """Runs `cells` of the current folder's profile in `jobs` processes; yields each as it ends.
 
-    The first failure is raised after the cells that are under way have ended.
+    The first failure is raised after the cells that are under way have ended. Those on a GPU count on their share of
+    its memory.
     """
+    share = float(os.environ.get(GPU_SHARE, "1")) / max(1, min(jobs, len(cells)))
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of a process that runs torch
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(share,)) as pool:
         waiting = [pool.submit(_run_here, cell) for cell in cells]
         try:
             for done in as_completed(waiting):
@@ -173,6 +176,12 @@ def _stop(workers: Sequence[BaseProcess]) -> None:
         for worker in alive:
             worker.terminate()
         alive[0].join(timeout=1.0)
+
+
+def _begin(gpu_share: float) -> None:
+    """What a process does before its first cell."""
+    end_with_parent()
+    os.environ[GPU_SHARE] = str(gpu_share)
 
 
 def _run_here(cell: Cell) -> Cell:

@@ -26,6 +26,7 @@ from ssl_pose.packing import pack_crops
 from ssl_pose.pipeline import workspace_lock
 from ssl_pose.preparation import pack_persons, select_persons
 from ssl_pose.profiles import Profile
+from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import PipelineError
 from ssl_pose.splits import make_split, split_fingerprint, split_labels, write_split
 from ssl_pose.training import burn_in, burn_in_fingerprint
@@ -207,6 +208,20 @@ def test_cells_side_by_side_end_as_the_same_cells_one_by_one(here: Workspace):
         here.model(*cell).unlink()
         run_cell(here, cell)
     assert found == [here.model(*cell).read_bytes() for cell in cells]
+
+
+def told_gpu_share(cell: tuple[str, int]) -> float:
+    return float(os.environ[GPU_SHARE])
+
+
+@pytest.mark.parametrize(("jobs", "of_all", "share"), [(1, None, 1.0), (2, "0.5", 0.25), (8, None, 0.5)])
+def test_cells_side_by_side_count_on_their_share_of_a_gpus_memory(jobs, of_all, share, monkeypatch):
+    """Two processes that each saw the whole memory free would each take half of it."""
+    monkeypatch.delenv(GPU_SHARE, raising=False)
+    if of_all:
+        monkeypatch.setenv(GPU_SHARE, of_all)
+    monkeypatch.setattr(cells_module, "_run_here", told_gpu_share)
+    assert list(run_cells([("supervised", 0), ("full", 0)], jobs)) == [share, share]
 
 
 @pytest.mark.parametrize("error", [
