@@ -96,6 +96,7 @@ def optimise(
 ) -> None:
     """Runs `loop` to `num_steps` from wherever its state stands; it waits for the device only to log and save."""
     _restore(loop, state, key)
+    _agree_on_step(loop, name, state)
     with stop_requested(loop.processes) as request:
         while loop.step < num_steps:
             rate = schedule(loop.step)
@@ -193,6 +194,16 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
     loop.meter.sums = {name: value[loop.processes.rank, 0].to(device) for name, value in content["sums"].items()}
     loop.meter.count = content["count"]
     loop.standing = not describe_collapse(loop.log).startswith("fell")
+
+
+def _agree_on_step(loop: Loop, name: str, state: Path) -> None:
+    """Raises `TrainingError` where a process alone could not read the state: it would begin anew as others go on."""
+    device = next(next(iter(loop.networks.values())).parameters()).device
+    steps = sorted(set(loop.processes.gather(torch.tensor([loop.step], device=device)).flatten().tolist()))
+    if len(steps) > 1:
+        raise TrainingError(f"{name}: not all of its processes could read {state}/state.pt, they stand at steps "
+                            f"{steps[0]} and {steps[-1]}; run the same command again to continue, or delete that file "
+                            "to begin anew")
 
 
 def _make_room(content: object, state: Path) -> None:

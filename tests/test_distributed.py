@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -26,6 +27,7 @@ from ssl_pose.crops import load_crops
 from ssl_pose.distributed import ALONE, Processes
 from ssl_pose.frameworks import STEPS, Setting
 from ssl_pose.launching import ProcessError
+from ssl_pose.loop import Loop, TrainingError, optimise
 from ssl_pose.model import build_model
 from ssl_pose.training import burn_in, train_run
 from tests.fake_crops import INPUT_SIZE, make_crops, pack
@@ -75,11 +77,14 @@ def step_of_two(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_gradients_and_batch_norm_of_two_processes_are_those_of_one_with_the_joined_batch(tmp_path: Path):
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(step_of_two, (port, str(tmp_path)), nprocs=2)
+        return free.getsockname()[1]
+
+
+def test_gradients_and_batch_norm_of_two_processes_are_those_of_one_with_the_joined_batch(tmp_path: Path):
+    torch.multiprocessing.spawn(step_of_two, (free_port(), str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for arm in ARMS:
         expected, means = one_step(ALONE, arm)
@@ -88,6 +93,38 @@ def test_gradients_and_batch_norm_of_two_processes_are_those_of_one_with_the_joi
             assert torch.equal(first[arm][0][name], second[arm][0][name]), f"{arm}: {name} differs between processes"
             scale = value.abs().max().clamp(min=1e-6)
             torch.testing.assert_close(first[arm][0][name] / scale, value / scale, atol=1e-4, rtol=0, msg=name)
+
+
+def optimise_to(num_steps: int, state: Path, processes: Processes) -> str:
+    """How a small loop ended that was to go to `num_steps` from the state in `state`."""
+    network = nn.Linear(2, 1)
+    loop = Loop({"student0": network}, torch.optim.Adam(network.parameters()), processes=processes)
+    try:
+        optimise(loop, lambda step: {"loss": network(torch.ones(1, 2)).sum()}, None, small().training, num_steps,
+                 lambda step: 0.1, state, "key", "full, seed 0")
+    except TrainingError as error:
+        return str(error)
+    return f"ended at step {loop.step}"
+
+
+def optimise_of_two(rank: int, port: int, folder: Path, states: tuple[str, str]) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    (folder / f"told-{rank}.txt").write_text(optimise_to(5, folder / states[rank], Processes(rank, 2)))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("states", "told"), [
+    (("whole", "whole"), r"ended at step 5"),
+    (("whole", "cut_short"), r"full, seed 0: not all of its processes could read \S+/state\.pt, they stand at steps 0 "
+                             r"and 2; run the same command again to continue, or delete that file to begin anew"),
+])
+def test_processes_go_on_from_the_same_step_or_not_at_all(states: tuple[str, str], told: str, tmp_path: Path):
+    """Another's file stands for one that a process alone could not read: it would begin anew as the others go on."""
+    optimise_to(2, tmp_path / "whole", ALONE)
+    (tmp_path / "cut_short").mkdir()
+    (tmp_path / "cut_short" / "state.pt").write_bytes((tmp_path / "whole" / "state.pt").read_bytes()[:100])
+    torch.multiprocessing.spawn(optimise_of_two, (free_port(), tmp_path, states), nprocs=2)
+    assert [re.fullmatch(told, (tmp_path / f"told-{rank}.txt").read_text()) is None for rank in range(2)] == [False] * 2
 
 
 def run(config: Config, folder: Path, arm: str = "full") -> dict[str, bytes]:
