@@ -1,7 +1,7 @@
 """[I/O] What a profile will cost before it starts: cells, steps, images, hours, GPU memory and disk.
 
 Operations, activations and parameters are counted; speeds are those that `make bench` measured and kept in
-benchmarks/results/, for a CPU and for a GPU.
+benchmarks/results/, for a CPU and for a GPU, and the plan says on which: another one may be several times as fast.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from ssl_pose.model import heatmap_size
 from ssl_pose.persons import training_persons
 from ssl_pose.photos import canvas_size_for
 from ssl_pose.profiles import Profile
+from ssl_pose.provenance import describe_hardware
 from ssl_pose.scheduling import fitting_jobs
 from ssl_pose.training import NUM_STUDENTS, choose_device, count_passes, count_steps
 from ssl_pose.workspace import REPOSITORY
 
 MEASURED = REPOSITORY / "benchmarks" / "results"
 PROTOCOLS = ("coco_partial_", "coco_full")  # profiles of COCO itself, whose persons are known
+PROCESSORS = {"cpu": "cpu", "cuda": "gpu"}  # what a benchmark's record calls that of a device
 ASSUMED_PACKING = 200.0  # persons a second and process, where `make bench` has not measured it
 
 
@@ -49,6 +51,12 @@ class Speed:
 
     flops: float
     source: str
+    processor: str = ""  # that it was measured on
+    least_step: float = 0.0  # seconds: a GPU waits for its next operation, and a small network's step is no shorter
+
+    def hours(self, operations: float, steps: int) -> float:
+        """Hours that `steps` steps of so many operations together take."""
+        return max(operations / self.flops, steps * self.least_step) / 3600
 
 
 def plan(profile: Profile, data: str = "", jobs: int = 0) -> str:
@@ -65,9 +73,12 @@ def plan(profile: Profile, data: str = "", jobs: int = 0) -> str:
 
 
 def measured_rows(benchmark: str) -> list[dict[str, Any]]:
-    """What `make bench` last found; nothing if it never ran."""
+    """What `make bench` last found, each row with the processor of its device; nothing if it never ran."""
     path = MEASURED / f"{benchmark}.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    return [row | {"processor": found["hardware"][PROCESSORS[row.get("device", "cpu")]]} for row in found["rows"]]
 
 
 def packing_speed() -> float:
@@ -129,24 +140,29 @@ def find_speed(config: Config, measured: list[dict[str, Any]], arm: ArmConfig | 
 
     Like in device, which must be the same, then precision, network, input, kind of step and number of views.
     """
-    training, device = config.training, "cpu" if config.training.device == "cpu" else "cuda"
-    if training.device == "auto":
-        device = choose_device("auto").type
+    training, device = config.training, training_device(config)
     rows = [row for row in measured if row["device"] == device]
     if not rows:
         raise ConfigError(f"no speed of {device} is known: run `make bench` on such a machine first")
+    kinds = step_kinds(arm) if arm else ("supervised",)
+    shortest = min((row["whole ms"] for row in rows if row["step"] in kinds), default=0.0) if device == "cuda" else 0.0
     network = f"{config.model.architecture}-{config.model.width}"
     size = "x".join(map(str, config.data.input_size))
     for key, value in (("precision", training.precision), ("network", network), ("input", size)):
         rows = [row for row in rows if row[key] == value] or rows
-    kinds = step_kinds(arm) if arm else ("supervised",)
     rows = [row for row in rows if row["step"] in kinds] or rows
     num_views = arm.num_views if arm else 0
     nearest = min(abs(row["K"] - num_views) for row in rows)
     rows = [row for row in rows if abs(row["K"] - num_views) == nearest]
     speed = 1e9 * float(pd.Series([row["GFLOP/s"] for row in rows]).median())
     source = f"measured, {rows[0]['network']} at {rows[0]['input']} in {rows[0]['precision']} on {device}"
-    return Speed(speed * training.num_processes, source)
+    return Speed(speed * training.num_processes, source, rows[0]["processor"], shortest / 1000)
+
+
+def training_device(config: Config) -> str:
+    """The kind of device, 'cpu' or 'cuda', that the profile trains on; this machine's, where it leaves that open."""
+    name = config.training.device
+    return choose_device(name).type if name == "auto" else name
 
 
 def step_kinds(arm: ArmConfig) -> tuple[str, ...]:
@@ -167,7 +183,7 @@ def arm_row(config: Config, name: str, persons: Persons, speed: Speed) -> dict[s
     return {
         "arm": name, "seeds": len(config.seeds), "steps": steps,
         "images": steps * (training.labeled_batch + unlabeled), "image passes": passes,
-        "hours": (passes + evaluation) * flops / speed.flops / 3600,
+        "hours": speed.hours(passes * flops, steps) + speed.hours(evaluation * flops, 0),
         "memory GB": memory_bytes(config, arm) / 1e9,
     }
 
@@ -192,21 +208,59 @@ def memory_bytes(config: Config, arm: ArmConfig) -> int:
     return round(weights + (activations + views) / training.num_processes)
 
 
+def cell_networks(arm: ArmConfig) -> tuple[int, int]:
+    """What a cell leaves on the disk, in weights of one network: its model, and its resume states.
+
+    A state holds every network and Adam's two moments of those that learn; the training of a frozen teacher and a
+    burn-in of the arm's own leave one each.
+    """
+    teachers = arm.num_students * (arm.uses_ema or arm.label_source == "frozen")
+    model = arm.num_students if arm.num_students > 1 else 1 + teachers
+    states = 3 * arm.num_students + teachers * (4 if arm.label_source == "frozen" else 1)
+    own_burn_in = NUM_STUDENTS if arm.burn_in and arm.label_count else 0
+    return model + own_burn_in, states + 3 * own_burn_in
+
+
+def disk_bytes(config: Config) -> tuple[int, int]:
+    """Bytes of all models, burn-ins' among them, and of all resume states; those kept from before a collapse are at
+    most as many again as these."""
+    burn_in, cells = (NUM_STUDENTS, 3 * NUM_STUDENTS), [cell_networks(arm) for arm in config.arms.values()]
+    models, states = (sum(counts) for counts in zip(burn_in, *cells, strict=True))
+    network = 4 * count_parameters(config.model) * len(config.seeds)
+    return models * network, states * network
+
+
+def speed_lines(config: Config, speeds: list[Speed]) -> list[str]:
+    """How fast the arms' steps are taken to be, and on which processor that was measured."""
+    lowest, highest = (bound(speed.flops for speed in speeds) / 1e9 for bound in (min, max))
+    processors, count = sorted({speed.processor for speed in speeds}), config.training.num_processes
+    lines = [f"speed        {lowest:,.3g} to {highest:,.3g} GFLOP/s a run, by kind of step ({speeds[0].source}: "
+             f"{', '.join(processors)})"]
+    if count > 1:
+        lines.append(f"             {count} processes of a run are taken to be {count} times as fast as one (assumed)")
+    if shortest := [1000 * speed.least_step for speed in speeds if speed.least_step]:
+        lines.append(f"             no step is taken to be shorter than the shortest measured of its kind, "
+                     f"{min(shortest):.3g} to {max(shortest):.3g} ms")
+    here = describe_hardware()[PROCESSORS[training_device(config)]]
+    if here and processors != [here]:
+        lines.append(f"warning      this machine is another, {here}: its times may differ several-fold")
+    return lines
+
+
 def summary(
     config: Config, rows: list[dict[str, Any]], persons: Persons, speeds: list[Speed], burn_in_speed: Speed, jobs: int
 ) -> list[str]:
     """The totals as lines; `speeds` are those of the arms."""
     training, flops = config.training, count_flops(config.model, config.data.input_size)
     cells = len(rows) * len(config.seeds)
-    burn_in = 3 * NUM_STUDENTS * training.burn_in_steps * training.labeled_batch * flops / burn_in_speed.flops / 3600
+    burn_in = burn_in_speed.hours(3 * NUM_STUDENTS * training.burn_in_steps * training.labeled_batch * flops,
+                                  training.burn_in_steps)
     hours = len(config.seeds) * (sum(row["hours"] for row in rows) + burn_in)
     packing = (persons.train + persons.val) / packing_speed() / config.data.num_workers / 3600
     crop = 3 * math.prod(canvas_size_for(config.data.input_size, config.data.canvas_scale))
     crops = crop * (persons.train + persons.val)
-    weights = 4 * NUM_STUDENTS * count_parameters(config.model)
-    disk = crops + cells * weights * (1 + 2 * ADAM_BYTES / 4)
+    models, states = disk_bytes(config)
     memory = max(row["memory GB"] for row in rows)
-    lowest, highest = (bound(speed.flops for speed in speeds) / 1e9 for bound in (min, max))
     return [
         f"cells        {cells}: {len(rows)} arms x {len(config.seeds)} seeds, and {len(config.seeds)} burn-ins of "
         f"{burn_in:.2g} h",
@@ -214,11 +268,11 @@ def summary(
         f"steps        {len(config.seeds) * sum(row['steps'] for row in rows):,}; images "
         f"{len(config.seeds) * sum(row['images'] for row in rows):,}; passes of an image "
         f"{len(config.seeds) * sum(row['image passes'] for row in rows):,} of {flops / 1e9:.2g} GFLOP",
-        f"speed        {lowest:,.3g} to {highest:,.3g} GFLOP/s a run, by kind of step ({speeds[0].source})",
+        *speed_lines(config, speeds),
         f"hours        {hours:.2g} of one run after another, {hours / jobs:.2g} with {jobs} side by side; packing "
         f"{packing:.2g}",
         f"GPU memory   up to {memory:.2g} GB a process beside its context, and {crops / 1e9:.3g} GB of crops if they "
         "live there",
-        f"disk         {disk / 1e9:.3g} GB: crops {crops / 1e9:.3g}, weights and resume states "
-        f"{(disk - crops) / 1e9:.3g}",
+        f"disk         {(crops + models + states) / 1e9:.3g} GB: crops {crops / 1e9:.3g}, weights {models / 1e9:.3g}, "
+        f"resume states {states / 1e9:.3g}; up to {states / 1e9:.3g} more where runs collapse",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -13,14 +14,18 @@ import torch
 from ssl_pose import planning
 from ssl_pose.config import Config, ConfigError, ModelConfig
 from ssl_pose.costs import count_activation_bytes, count_flops, count_parameters
+from ssl_pose.distributed import ALONE
+from ssl_pose.loop import open_loop, optimise
 from ssl_pose.model import build_model
-from ssl_pose.planning import Speed, arm_row, find_persons, find_speed, plan
+from ssl_pose.planning import Speed, arm_row, cell_networks, disk_bytes, find_persons, find_speed, plan, speed_lines
 from ssl_pose.profiles import Profile, open_profile
+from ssl_pose.training import initial_students
 
 SPEEDS = (("fp32", "unet-16", 90.0), ("fp32", "unet-16", 110.0), ("bf16", "unet-16", 150.0),
           ("fp32", "resnet18-256", 40.0))
 MEASURED = [{"device": "cpu", "precision": precision, "network": network, "input": "64x48", "GFLOP/s": speed,
-             "step": "dual_student", "K": 1} for precision, network, speed in SPEEDS]
+             "step": "dual_student", "K": 1, "whole ms": 50.0, "processor": "a CPU (AVX2)"}
+            for precision, network, speed in SPEEDS]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,23 @@ def test_an_arm_is_as_fast_as_the_measured_kind_of_step_with_the_nearest_number_
     assert [speed("full", num_views=views) for views in (2, 3, 5, 7, 99)] == [55, 70, 70, 80, 80]
 
 
+def test_a_small_networks_step_on_a_gpu_is_no_shorter_than_the_shortest_measured_of_its_kind():
+    config = open_profile("gpu").config
+    steps = [("supervised", 0, 20.0), ("dual_student", 1, 60.0), ("whole method", 4, 50.0)]
+    measured = [{**MEASURED[0], "device": "cuda", "step": step, "K": views, "whole ms": shortest, "GFLOP/s": 1e12}
+                for step, views, shortest in steps]
+    speeds = {name: find_speed(config, measured, config.arm(name)) for name in ("supervised", "full")}
+    assert {name: speed.least_step for name, speed in speeds.items()} == {"supervised": 0.02, "full": 0.05}
+    row = arm_row(config, "full", find_persons(Profile(Path("nowhere"), config), ""), speeds["full"])
+    assert row["hours"] == pytest.approx(config.training.steps * 0.05 / 3600, rel=1e-3)  # at such a speed nothing else
+    several = replace(config, training=replace(config.training, num_processes=4))
+    assert find_speed(several, measured, config.arm("full")).least_step == 0.05  # a process waits as long
+
+
+def test_a_step_on_a_cpu_has_no_least_time(config: Config):
+    assert find_speed(config, MEASURED, config.arm("full")).least_step == 0
+
+
 def test_hours_are_passes_times_operations_over_speed(config: Config):
     persons = find_persons(Profile(Path("nowhere"), config), "")
     photos, mean = config.synthetic.num_train_photos, config.synthetic.persons_per_photo
@@ -94,6 +116,48 @@ def test_hours_are_passes_times_operations_over_speed(config: Config):
     operations = (3 * 1000 * training.labeled_batch + evaluated) * count_flops(config.model, config.data.input_size)
     assert row["hours"] == pytest.approx(operations / 1e12 / 3600)
     assert row["images"] == 1000 * training.labeled_batch
+
+
+@pytest.mark.parametrize("name", ["supervised", "teacher_student", "dual_student"])
+def test_a_resume_state_is_as_large_as_the_plan_says(config: Config, name: str, tmp_path: Path):
+    arm = config.arm(name)
+    students = initial_students(config, 0, torch.device("cpu"))[: arm.num_students]
+    loop = open_loop("student", students, config.training, ALONE)
+    loop.networks |= {f"teacher{i}": copy.deepcopy(student) for i, student in enumerate(students) if arm.uses_ema}
+    weights = [value for student in students for value in student.parameters()]
+    optimise(loop, lambda step: {"loss": sum(value.sum() for value in weights)}, None, config.training, 1,
+             lambda step: 1e-3, tmp_path, "key", name)
+    expected = 4 * count_parameters(config.model) * cell_networks(arm)[1]
+    assert (tmp_path / "state.pt").stat().st_size == pytest.approx(expected, rel=0.05)
+
+
+def test_a_cell_leaves_its_model_and_the_states_of_all_that_it_trained(config: Config):
+    def found(name: str, **changes: object) -> tuple[int, int]:
+        return cell_networks(replace(config.arm(name), **changes))
+
+    assert found("supervised") == (1, 3)
+    assert found("teacher_student") == (2, 4)  # with the EMA copy, which Adam does not know
+    assert found("teacher_student", label_source="frozen") == (2, 7)  # a teacher that was trained before
+    assert found("dual_student") == (2, 6)
+    assert found("dual_student", label_source="ema") == (2, 8)
+    assert found("dual_student", label_count=7) == (2 + 2, 6 + 6)  # a burn-in of its own
+    one = replace(config, arms={"dual_student": config.arm("dual_student")}, seeds=(0, 1))
+    network = 4 * count_parameters(config.model)
+    assert disk_bytes(one) == (2 * (2 + 2) * network, 2 * (6 + 6) * network)
+
+
+def test_a_plan_says_where_its_speeds_come_from_and_warns_on_another_processor(config: Config, monkeypatch):
+    monkeypatch.setattr(planning, "describe_hardware", lambda: {"cpu": "a CPU (AVX512)", "gpu": None})
+    on_cpu, on_gpu = (Speed(1e12, "measured, unet-16", processor, least)
+                      for processor, least in (("a CPU (AVX2)", 0.0), ("NVIDIA H200", 0.02)))
+    assert speed_lines(config, [on_cpu]) == [
+        "speed        1e+03 to 1e+03 GFLOP/s a run, by kind of step (measured, unet-16: a CPU (AVX2))",
+        "warning      this machine is another, a CPU (AVX512): its times may differ several-fold"]
+    assert len(speed_lines(config, [replace(on_cpu, processor="a CPU (AVX512)")])) == 1
+    gpus = replace(config, training=replace(config.training, device="cuda", num_processes=4))
+    assert speed_lines(gpus, [on_gpu, replace(on_gpu, least_step=0.05)])[1:] == [
+        "             4 processes of a run are taken to be 4 times as fast as one (assumed)",
+        "             no step is taken to be shorter than the shortest measured of its kind, 20 to 50 ms"]
 
 
 def test_packed_crops_are_counted_before_anything_else(config: Config, tmp_path: Path):
