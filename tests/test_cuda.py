@@ -38,7 +38,7 @@ METHODS = {
                      "target": "threshold_and_refine"},
     "agreement": {"framework": "dual_student", "label_weight": "agreement"},
     "several paths": {"framework": "dual_student", "pairing": "closest", "label_weight": "confidence",
-                      "strong_paths": ("joint_cutout", "cut_occlude_cutout")},
+                      "strong_paths": ("joint_cutout", "cut_occlude", "cut_occlude_cutout")},
     "randaugment": {"framework": "dual_student", "strong_paths": ("randaugment",)},
 }
 COMPARABLE = [name for name in METHODS if name != "randaugment"]  # it ranks pixels, equal ones in any order
