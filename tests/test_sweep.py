@@ -23,8 +23,20 @@ from ssl_pose.cells import is_trained
 from ssl_pose.config import load_config
 from ssl_pose.pipeline import changed_stages
 from ssl_pose.profiles import Profile
+from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import PipelineError
-from ssl_pose.sweep import cause, cluster, forget, missing_cells, outputs_of, resources, room, stages_of
+from ssl_pose.sweep import (
+    cause,
+    cells_at_once,
+    cluster,
+    forget,
+    missing_cells,
+    outputs_of,
+    resources,
+    room,
+    run_cells,
+    stages_of,
+)
 from ssl_pose.training import run_fingerprint
 from ssl_pose.workspace import Workspace
 from tests.test_pipeline import Copy
@@ -195,3 +207,41 @@ def test_a_sweep_over_two_nodes_survives_a_kill_and_equals_the_serial_result(tmp
     serial = Copy.__new__(Copy)
     serial.smoke = tmp_path / "b" / "profiles" / "smoke"
     assert files_of(swept) == files_of(serial)
+
+
+def meet(here: object, cell: tuple[str, int]) -> None:
+    """In place of a cell: waits until two have begun, and tells when it began and ended, and its share of a GPU."""
+    began = time.time()
+    Path(f"began-{cell[1]}").touch()
+    while len(list(Path().glob("began-*"))) < 2 and time.time() < began + 60:
+        time.sleep(0.05)
+    told = [began, time.time(), float(os.environ[GPU_SHARE])]
+    Path(f"told-{cell[1]}.json").write_text(json.dumps(told))
+
+
+def cell_that_meets(folder: str, cell: tuple[str, int], gpus: float) -> float:
+    sweep_module.open_workspace, sweep_module.run_cell = (lambda *given: None), meet  # in a process of the cluster
+    return sweep_module.train_cell(folder, cell, gpus)
+
+
+@pytest.mark.soak
+def test_two_cells_of_half_a_gpu_run_side_by_side_on_one_and_a_third_waits(tmp_path: Path, monkeypatch):
+    """The GPU is logical: Ray counts it out, and no cell touches it."""
+    import ray
+
+    training = replace(load_config(ROOT / "params.yaml").training, device="cuda", num_threads=8, num_processes=1)
+    needs, cells, done = resources(training, 0.5), [("full", seed) for seed in range(3)], []
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))  # of the functions above
+    monkeypatch.setattr(sweep_module, "train_cell", cell_that_meets)
+    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        assert cells_at_once(needs) == 2
+        assert run_cells(cells, needs, 2, tmp_path, done) == {}
+    finally:
+        ray.shutdown()
+    assert sorted(done) == cells
+    began, ended, shares = zip(*(json.loads((tmp_path / f"told-{seed}.json").read_text()) for _, seed in cells),
+                               strict=True)
+    assert sorted(began)[1] < min(ended) <= max(began)
+    assert shares == (0.5, 0.5, 0.5)
