@@ -136,7 +136,7 @@ def _verdict_line(entry: dict[str, Any]) -> str:
     if entry["seeds"] < CONFIRMING_SEEDS:
         line += f" ({entry['seeds']} seed(s) explore, the verdict is not the evidence's)"
     if entry["effect"] is None:
-        return f"{line}; {entry['difference']:+.2f} points, without all labels and supervised training to compare with."
+        return f"{line}; {entry['difference']:+.2f} points; no headroom is known, all labels minus supervised training."
     line += f"; {entry['effect']:+.1f} % of the headroom"
     if entry["interval"]:
         line += ", interval [{:.1f}, {:.1f}] at Holm's level".format(*entry["interval"])

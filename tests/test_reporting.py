@@ -263,7 +263,7 @@ def test_every_notebook_says_the_ledgers_verdicts_of_its_claims(tree, config, le
         f"evidence's); {entry.effect:+.1f} % of the headroom, interval [{low:.1f}, {high:.1f}] at Holm's level; an "
         f"effect within ±{entry.delta:.1f} % counts as absent."]
     single = replace(config, arms={name: config.arms[name] for name in ("teacher_student", "dual_student")})
-    assert "points, without all labels" in claims.verdict_lines(tree, single, "framework")[0]
+    assert "points; no headroom is known" in claims.verdict_lines(tree, single, "framework")[0]
     assert claims.verdict_lines(tree, single, "selection") == []
 
 
