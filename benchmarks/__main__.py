@@ -7,13 +7,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks import evaluation, growth, input_path, options, pipeline, step, targets, throughput
 from benchmarks.document import refresh
-from benchmarks.results import FOLDER, compares_precisions, load, measured_code, store, unmeasured, worsened
+from benchmarks.results import FOLDER, compares_precisions, load, measured_code, processor, store, unmeasured, worsened
 from benchmarks.timing import default_device
 from ssl_pose.provenance import describe_hardware
 
@@ -82,11 +81,6 @@ def comparable_ratios(name: str) -> dict[str, float]:
     print("; ".join([f"warning: {name}: kept results are of {there}, this is {here}",
                      *(f"{key} hangs on instructions and is not compared" for key in left_out)]), file=sys.stderr)
     return {key: value for key, value in ratios.items() if key not in left_out}
-
-
-def processor(hardware: dict[str, Any]) -> str:
-    """What ran the work of a result: of a GPU's the GPU, whatever its host is."""
-    return hardware["gpu"] or hardware["cpu"]
 
 
 def check(names: list[str]) -> int:

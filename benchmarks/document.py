@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.results import FOLDER, load
+from benchmarks.results import FOLDER, load, processor
 from ssl_pose.files import write_text
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
@@ -22,7 +22,7 @@ def refresh(document: Path = DOCUMENT, folder: Path = FOLDER) -> None:
     for path in sorted(folder.glob("*.json")):
         result = load(path.stem, folder)
         hardware = result["hardware"]
-        made = (f"Measured on {hardware['gpu'] or hardware['cpu']}, {hardware['threads']} thread, "
+        made = (f"Measured on {processor(hardware)}, {hardware['threads']} thread, "
                 f"torch {result['versions']['torch']}, code {result['code_sha']}.")
         first, last = f"<!-- {path.stem} -->", f"<!-- /{path.stem} -->"
         block = f"{first}\n{made}\n\n{markdown(pd.DataFrame(result['rows']))}\n{last}"

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.roofline import count
+from benchmarks.roofline import count, with_counts
 from benchmarks.samples import random_crops
 from benchmarks.step import Case, build_case, on_a_cpu, whole_step
 from benchmarks.timing import time_alternately
@@ -119,14 +119,6 @@ def count_at_once(work: Callable[[], object]) -> tuple[int, int]:
     with mock.patch.object(augment, "CACHED_FLOATS", 2**40):
         work()  # makes what only a first call makes
         return count(work)
-
-
-def with_counts(table: list[dict], counts: dict[str, tuple[int, int]]) -> list[dict]:
-    """`table` with columns of what was counted, and rows of what was not timed."""
-    rows = table + [{"path": name} for name in counts if name not in {row["path"] for row in table}]
-    columns = {name: {"operations": operations, "GB that they move": 1e-9 * moved}
-               for name, (operations, moved) in counts.items()}
-    return [row | columns.get(row["path"], {}) for row in rows]
 
 
 def batch_of(loader: DataLoader) -> Callable[[], object]:

@@ -44,6 +44,11 @@ def compares_precisions(key: str) -> bool:
     return re.search(" over in (bf16|fp32)$", key) is not None
 
 
+def processor(hardware: dict[str, Any]) -> str:
+    """What ran the work of a result: of a GPU's the GPU, whatever its host is."""
+    return hardware["gpu"] or hardware["cpu"]
+
+
 def worsened(name: str, fresh: dict[str, float], kept: dict[str, float], tolerance: float) -> list[str]:
     """A line for each ratio of benchmark `name` that grew by more than the share `tolerance`."""
     return [f"{name}: {key} is {fresh[key]:.3g}, was {kept[key]:.3g}"

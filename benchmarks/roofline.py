@@ -41,6 +41,15 @@ def count(work: Callable[[], object]) -> tuple[int, int]:
     return counter.operations, counter.bytes
 
 
+def with_counts(table: list[dict], counts: dict[str, tuple[int, int]]) -> list[dict]:
+    """`table`, whose first column names the work, with columns of what was counted, and rows of what was not timed."""
+    key = next(iter(table[0]))
+    rows = table + [{key: name} for name in counts if name not in {row[key] for row in table}]
+    columns = {name: {"operations": operations, "GB that they move": 1e-9 * moved}
+               for name, (operations, moved) in counts.items()}
+    return [row | columns.get(row[key], {}) for row in rows]
+
+
 def copy_work(device: torch.device) -> Callable[[], object]:
     """Copies `COPIED` bytes, which moves twice as many."""
     source = torch.rand(COPIED[device.type] // 4, device=device)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.roofline import COPIED, copy_work, count
+from benchmarks.roofline import COPIED, copy_work, count, with_counts
 from benchmarks.step import build_case
 from benchmarks.timing import as_graph, time_alternately
 from ssl_pose.batches import draw_unlabeled
@@ -55,12 +55,10 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
         seconds = time_alternately(works | parts | {"copy": copy_work(device)}, ROUNDS, device)
     bandwidth = {work: bytes_to_move(config, sizes.get(work, batch)) / seconds[work] for work in works}
     bandwidth["copy"] = 2 * COPIED[device.type] / seconds["copy"]
-    columns = {"ms": {work: 1e3 * value for work, value in seconds.items()},
-               "GB/s": {work: 1e-9 * value for work, value in bandwidth.items()},
-               "operations": {work: operations for work, (operations, _) in counts.items()},
-               "GB that they move": {work: 1e-9 * moved for work, (_, moved) in counts.items()}}
-    rows = [{"work": work} | {name: column.get(work) for name, column in columns.items()} for work in seconds | counts]
-    return rows, {f"copy bandwidth over that of {work}": bandwidth["copy"] / bandwidth[work] for work in works}
+    rows = [{"work": work, "ms": 1e3 * value, "GB/s": 1e-9 * bandwidth[work] if work in bandwidth else None}
+            for work, value in seconds.items()]
+    ratios = {f"copy bandwidth over that of {work}": bandwidth["copy"] / bandwidth[work] for work in works}
+    return with_counts(rows, counts), ratios
 
 
 def compiled_targets(targets: Callable[[], list[Target]]) -> Callable[[], list[Target]]:

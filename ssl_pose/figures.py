@@ -151,7 +151,7 @@ def draw_training(logs: pd.DataFrame, titles: Mapping[str, str], columns: Mappin
             panel.plot(mean.index, mean, markersize=3.5, **look)
             panel.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
         panel.set(xlabel="training step", ylabel=label)
-        if column == "peak" and panel.get_ylim()[1] > TALLEST:  # or a run that overshoots would flatten all others
+        if panel.get_ylim()[1] > TALLEST:  # or a run that overshoots would flatten all others
             panel.set_ylim(0, TALLEST)
     _shared_legend(figure)
     return _finish(figure, "y")

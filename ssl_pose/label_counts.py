@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_pose import statistics
-from ssl_pose.config import Config
+from ssl_pose.config import ArmConfig, Config
 
 Curves = dict[str, dict[int, str]]  # title: arm by label count, rising
 ALL_COUNTS = "all"  # in place of a label count: the mean over them
@@ -26,13 +26,18 @@ PAIR_COLUMNS = ["better", "worse", "label_count", "difference_mean", "difference
                 "seeds"]
 
 
+def count_labels(arm: ArmConfig, config: Config) -> int:
+    """How many units an arm with few labels has: its own number, or the profile's."""
+    return arm.label_count or config.splits.label_count
+
+
 def label_curves(config: Config) -> Curves:
     """The curves of at least two counts, called by the title at the split's own count where that is in the grid."""
     groups: dict[tuple, dict[int, str]] = {}
     for name, arm in config.arms.items():
         if arm.labels == "few":
             method = tuple(sorted((key, value) for key, value in arm.method.items() if key != "label_count"))
-            groups.setdefault(method, {})[arm.label_count or config.splits.label_count] = name
+            groups.setdefault(method, {})[count_labels(arm, config)] = name
     curves = [dict(sorted(arms.items())) for arms in groups.values() if len(arms) > 1]
     return {_title(arms, config): arms for arms in curves}
 
@@ -40,7 +45,7 @@ def label_curves(config: Config) -> Curves:
 def lone_arms(config: Config) -> Curves:
     """The arms with some labels that are on no curve, as curves of one count."""
     on_curves = {name for arms in label_curves(config).values() for name in arms.values()}
-    return {arm.title: {arm.label_count or config.splits.label_count: name} for name, arm in config.arms.items()
+    return {arm.title: {count_labels(arm, config): name} for name, arm in config.arms.items()
             if arm.labels == "few" and name not in on_curves}
 
 

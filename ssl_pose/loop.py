@@ -70,6 +70,10 @@ class Loop:
     began: float = field(default_factory=time.monotonic)
     earlier_seconds: float = 0.0  # that the sessions took whose state is continued
 
+    @property
+    def device(self) -> torch.device:
+        return next(next(iter(self.networks.values())).parameters()).device
+
 
 def open_loop(role: str, students: list[nn.Module], training: TrainingConfig, processes: Processes) -> Loop:
     """A loop at its start over networks called `role`0, `role`1, ..., made ready as `training` says."""
@@ -190,16 +194,14 @@ def _restore(loop: Loop, state: Path, key: str) -> None:
         network.load_state_dict(content["networks"][role])
     loop.optimizer.load_state_dict(content["optimizer"])
     loop.step, loop.log, loop.earlier_seconds = content["step"], content["log"], content["seconds"]
-    device = next(next(iter(loop.networks.values())).parameters()).device
-    loop.meter.sums = {name: value[loop.processes.rank, 0].to(device) for name, value in content["sums"].items()}
+    loop.meter.sums = {name: value[loop.processes.rank, 0].to(loop.device) for name, value in content["sums"].items()}
     loop.meter.count = content["count"]
     loop.standing = not describe_collapse(loop.log).startswith("fell")
 
 
 def _agree_on_step(loop: Loop, name: str, state: Path) -> None:
     """Raises `TrainingError` where a process alone could not read the state: it would begin anew as others go on."""
-    device = next(next(iter(loop.networks.values())).parameters()).device
-    steps = sorted(set(loop.processes.gather(torch.tensor([loop.step], device=device)).flatten().tolist()))
+    steps = sorted(set(loop.processes.gather(torch.tensor([loop.step], device=loop.device)).flatten().tolist()))
     if len(steps) > 1:
         raise TrainingError(f"{name}: not all of its processes could read {state}/state.pt, they stand at steps "
                             f"{steps[0]} and {steps[-1]}; run the same command again to continue, or delete that file "

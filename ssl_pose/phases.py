@@ -17,6 +17,7 @@ import pandas as pd
 
 from ssl_pose import statistics
 from ssl_pose.config import ArmConfig, Config
+from ssl_pose.label_counts import count_labels
 from ssl_pose.results import load_scores, read_json, run_file
 
 READINGS = ("pck", "pck_above_threshold")
@@ -60,7 +61,7 @@ def _framework_cells(results: Path, config: Config) -> Iterator[tuple[dict, list
         for other, teacher in _plain(config, "teacher_student"):
             same = {"framework": body.framework, "label_source": body.label_source, "ema_horizon": body.ema_horizon}
             if teacher.method | same == body.method:
-                row = {"claim": "dual > teacher_student", "label_count": _labels(body, config),
+                row = {"claim": "dual > teacher_student", "label_count": count_labels(body, config),
                        "steps": body.relative_steps, "setting": "horizon", "value": teacher.ema_horizon}
                 yield row, (wide[dual] - wide[other]).tolist()
 
@@ -73,7 +74,7 @@ def _ensemble_cells(results: Path, config: Config) -> Iterator[tuple[dict, list[
                        for record in records]
         for strength in sorted(by_strength[0]):
             for reading in READINGS:
-                row = {"claim": f"maximum > average by {reading}", "label_count": _labels(body, config),
+                row = {"claim": f"maximum > average by {reading}", "label_count": count_labels(body, config),
                        "steps": body.relative_steps, "setting": "strength", "value": strength}
                 yield row, [run[strength]["maximum"][reading] - run[strength]["average"][reading]
                             for run in by_strength]
@@ -89,12 +90,8 @@ def _plain(config: Config, framework: str) -> Iterator[tuple[str, ArmConfig]]:
     settings = set()
     for name, arm in config.arms.items():
         plain = (arm.target, arm.num_views, arm.selection, arm.strong_paths) == ("soft", 0, "off", ("plain",))
-        setting = (_labels(arm, config), arm.relative_steps, follows and arm.ema_horizon)
+        setting = (count_labels(arm, config), arm.relative_steps, follows and arm.ema_horizon)
         plain = plain and arm.burn_in and arm.uses_ema == follows
         if arm.framework == framework and plain and setting not in settings:
             settings.add(setting)
             yield name, arm
-
-
-def _labels(arm: ArmConfig, config: Config) -> int:
-    return arm.label_count or config.splits.label_count
