@@ -14,8 +14,8 @@ does print (T&R on Dual) stands in. Checks of our own set-up have none: they can
 The primary claims are one family for Holm's levels, the checks are another. Table 1 is read on the networks
 of `dual_student`, which were trained without any ensemble and so favour none.
 
-Beside the t interval stands a two-way one at the same level (resampling.py), for which a bootstrap draws the photos of
-the test set anew, for a PCK of pseudo-heatmaps the persons of the pool. Verdicts rest on the t interval.
+Beside the t interval stands a two-way one at the same level (resampling.py), for which a bootstrap draws the seeds and
+the photos of the test set anew, for a PCK of pseudo-heatmaps the persons of the pool. Verdicts rest on the t interval.
 """
 
 from __future__ import annotations

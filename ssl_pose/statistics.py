@@ -42,18 +42,15 @@ def named_mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | 
     return {f"{name}_mean": mean, f"{name}_std": std}
 
 
-def paired_interval(
-    differences: Sequence[float], alpha: float = ALPHA, more_variance: float = 0.0
-) -> Interval | None:
-    """Two-sided 1 - alpha t interval of the mean of per-seed differences; None for fewer than two.
-
-    `more_variance` is that of the mean by what all seeds share.
-    """
+def paired_interval(differences: Sequence[float], alpha: float = ALPHA) -> Interval | None:
+    """Two-sided 1 - alpha t interval of the mean of per-seed differences; None for fewer than two."""
     mean, std = mean_and_std(differences)
-    if std is None:
-        return None
-    error = math.sqrt(std**2 / len(differences) + more_variance)
-    half = float(stats.t.isf(alpha / 2, len(differences) - 1)) * error
+    return None if std is None else t_interval(mean, std / math.sqrt(len(differences)), len(differences), alpha)
+
+
+def t_interval(mean: float, error: float, num_seeds: int, alpha: float = ALPHA) -> Interval:
+    """Two-sided 1 - alpha t interval of a mean over `num_seeds` with standard error `error`."""
+    half = float(stats.t.isf(alpha / 2, num_seeds - 1)) * error
     return mean - half, mean + half
 
 

@@ -78,18 +78,30 @@ def test_equal_differences_give_an_interval_of_no_width_and_one_seed_gives_none(
     assert two_way_interval([2.0], {0: better[0]}, {0: base[0]}) is None
 
 
-def test_the_interval_adds_the_variance_over_photos_to_that_of_the_t_interval():
-    generator = np.random.default_rng(0)
+def test_with_photos_that_agree_the_interval_is_the_t_interval():
+    """One seed fewer is drawn than there are, which gives the variance of a mean over eight: 1 / 8 of the sample's."""
+    offsets = np.random.default_rng(0).normal(0, 1, 8)
+    alike = {seed: np.full(4000, offset) for seed, offset in enumerate(offsets)}
     zero = {seed: np.zeros(4000) for seed in range(8)}
-    offsets = generator.normal(0, 1, 8)
-    seeds_only = {seed: np.full(4000, offsets[seed]) for seed in range(8)}
-    assert two_way_interval(list(offsets), seeds_only, zero) == pytest.approx(paired_interval(offsets))
-    photos = generator.normal(0, 0.5, 4000)  # the same draw of photos moves all seeds
-    both = {seed: values + photos for seed, values in seeds_only.items()}
-    low, high = two_way_interval(list(offsets), both, zero)
-    expected = 2 * stats.t.isf(0.025, 7) * np.sqrt(offsets.var(ddof=1) / 8 + photos.var())
-    assert high - low == pytest.approx(expected)
+    assert two_way_interval(list(offsets), alike, zero) == pytest.approx(paired_interval(offsets), abs=0.02)
+
+
+def test_what_photos_do_to_all_seeds_adds_its_variance():
+    generator = np.random.default_rng(0)
+    offsets, photos = generator.normal(0, 1, 3), generator.normal(0, 0.5, 4000)
+    both = {seed: offset + photos for seed, offset in enumerate(offsets)}  # the same draw of photos moves all seeds
+    low, high = two_way_interval(list(offsets), both, {seed: np.zeros(4000) for seed in range(3)})
+    error = np.sqrt(offsets.var(ddof=1) / 3 + photos.var())
+    assert high - low == pytest.approx(2 * stats.t.isf(0.025, 2) * error, rel=0.02)
     assert (low + high) / 2 == pytest.approx(offsets.mean())
+
+
+def test_of_two_seeds_that_photos_move_apart_every_draw_is_one_of_them():
+    """Scores of +1 and -1, by turns, of two seeds that are alike in the mean: each draw has variance 1."""
+    sign = np.tile([1.0, -1.0], 2000)
+    low, high = two_way_interval([0.0, 0.0], {0: sign, 1: -sign}, {seed: np.zeros(4000) for seed in range(2)})
+    assert high == pytest.approx(stats.t.isf(0.025, 1), rel=0.02)
+    assert low == pytest.approx(-high)
 
 
 def test_the_ledger_states_it_beside_the_t_interval_at_the_same_level(tmp_path):
