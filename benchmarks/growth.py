@@ -38,7 +38,8 @@ COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 TURNS = 3
 ROUNDS = 15  # a turn
 REST = 0.05  # seconds between two batches, for what a step computes
-NUM_PHOTOS, PERSONS_A_PHOTO = (32, 128, 512), 3
+NUM_PHOTOS, PERSONS_A_PHOTO = (320, 3_200), 3
+NUM_FILES = 64  # of which photos take turns
 
 
 def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
@@ -110,13 +111,15 @@ def packing_speed(num_photos: int) -> float:
 
 
 def write_photos(directory: Path, count: int) -> Path:
-    """A COCO directory of JPEG photos of 480x640 px with three persons of 200x120 px each."""
+    """A COCO directory of `count` photos of 480x640 px (NUM_FILES files), each with three persons of 200x120 px."""
     (directory / "annotations").mkdir(parents=True)
     (directory / "train2017").mkdir()
     random, images, annotations = np.random.default_rng(0), [], []
-    for number in range(1, count + 1):
-        name = f"{number:012}.jpg"
+    names = [f"{number:012}.jpg" for number in range(1, min(count, NUM_FILES) + 1)]
+    for name in names:
         Image.fromarray(photo(random)).save(directory / "train2017" / name, quality=90)
+    for number in range(1, count + 1):
+        name = names[number % len(names)]
         images.append({"id": number, "file_name": name, "height": 480, "width": 640})
         for place in range(PERSONS_A_PHOTO):
             points = [value for joint in range(17) for value in (40 + 180 * place + 3 * joint, 120 + 10 * joint, 2)]
