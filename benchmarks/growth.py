@@ -1,4 +1,4 @@
-"""More crops: the input's time and resident memory at 1K to 1M persons, and persons packed a second.
+"""More crops: time of a step and of its input, resident memory at 1K to 1M persons, and persons packed a second.
 
 The crops are sparse files: as large as real ones in every respect but the disk's. Each count has a process of its
 own, whose memory nothing else has touched. The clock is the wall's and the least of several rounds counts, since a
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from PIL import Image
 
 from benchmarks.input_path import photo
 from benchmarks.samples import random_crops
+from benchmarks.step import build_case, whole_step
 from ssl_pose.batches import draw_unlabeled, open_pool
 from ssl_pose.coco import load_persons
 from ssl_pose.crops import PERSON_ARRAYS, CropSet
@@ -48,7 +50,7 @@ def run(device: torch.device) -> tuple[list[dict], dict[str, float]]:
     rows = [{name: max(row[name] for row in same) if name == "resident MB" else min(row[name] for row in same)
              for name in same[0]} for same in zip(*turns, strict=True)]
     ratios = {f"{name} at {COUNTS[-1]} persons over that at {COUNTS[0]}": rows[-1][name] / rows[0][name]
-              for name in ("at hand ms", "read ahead ms")}
+              for name in ("at hand ms", "read ahead ms", "step ms")}
     ratios["resident KB a person"] = 1e3 * (rows[-1]["resident MB"] - rows[0]["resident MB"]) / (
         COUNTS[-1] - COUNTS[0])
     speeds = [in_a_process_of_its_own(packing_speed, photos) for photos in NUM_PHOTOS]
@@ -68,28 +70,41 @@ def in_a_process_of_its_own(work: Callable, *given: Any) -> Any:
 def grown(count: int, device: torch.device) -> dict:
     """Milliseconds of an unlabelled batch of the default profile from `count` persons, and resident memory added.
 
-    Counted from before the persons' numbers are there until the batches have been drawn, less what one person takes.
+    And of a step of the whole method, whose labelled persons are as many. Memory is counted from before the persons'
+    numbers are there until steps have been taken, less what those need of a pool of one person.
     """
-    config = open_profile("default").config
-    arm = replace(next(iter(config.arms.values())), num_views=4, ensemble="maximum", weak_view="augmented")
+    case = build_case(open_profile("default").config, "whole method", 4, device)
+    config, arm = case.config, replace(case.arm, weak_view="augmented")
     with tempfile.TemporaryDirectory() as folder:
-        one, rows = random_crops(config, 1), torch.arange(1)
-        draw_unlabeled(open_pool(one, device), rows, arm, config, 0, 0)  # what any batch needs
+        one = random_crops(config, 1)
+        alone = whole_step(replace(case, arm=arm, pool=open_pool(one, device)))
+        for _ in range(3):  # what any step needs
+            alone()
         before = psutil.Process().memory_info().rss
         crops = sparse_crops(one, count, Path(folder) / "crops.npy")
         pool, numbers, rows = open_pool(crops, device), iter(range(10**9)), torch.arange(count)
+        step = whole_step(replace(case, arm=arm, pool=pool))
 
-        def draw(pixels: Resident | ReadAhead) -> float:
-            time.sleep(REST)
-            began = time.perf_counter()
+        def draw(pixels: Resident | ReadAhead) -> None:
             draw_unlabeled(replace(pool, pixels=pixels), rows, arm, config, 0, next(numbers))
-            return 1e3 * (time.perf_counter() - began)
 
-        kinds = {"at hand ms": pool.pixels if isinstance(pool.pixels, Resident) else Resident(crops.crops, device),
-                 "read ahead ms": ReadAhead(crops.crops, device)}
-        least = {name: min([draw(pixels) for _ in range(ROUNDS + 2)][2:]) for name, pixels in kinds.items()}
+        at_hand = pool.pixels if isinstance(pool.pixels, Resident) else Resident(crops.crops, device)
+        works = {"at hand ms": partial(draw, at_hand), "read ahead ms": partial(draw, ReadAhead(crops.crops, device)),
+                 "step ms": step}
+        least = {name: least_ms(work) for name, work in works.items()}
         memory = psutil.Process().memory_info().rss - before
         return {"persons": count, "crops GB": crops.crops.nbytes / 1e9, **least, "resident MB": memory / 1e6}
+
+
+def least_ms(work: Callable[[], None]) -> float:
+    """Milliseconds of the shortest of several calls, between which the main thread rests."""
+    found = []
+    for _ in range(ROUNDS + 2):
+        time.sleep(REST)
+        began = time.perf_counter()
+        work()
+        found.append(1e3 * (time.perf_counter() - began))
+    return min(found[2:])
 
 
 def sparse_crops(one: CropSet, count: int, path: Path) -> CropSet:

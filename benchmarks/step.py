@@ -76,7 +76,7 @@ def build_case(config: Config, name: str, num_views: int, device: torch.device) 
 
 def whole_step(case: Case) -> Callable[[], None]:
     """The step as the training loop takes it, each time the next one; without the log's sums."""
-    config, arm, rows = case.config, case.arm, torch.arange(NUM_PERSONS)
+    config, arm, rows = case.config, case.arm, torch.arange(len(case.pool.keypoints))
     model, numbers = config.model, iter(range(10**9))
     setting = Setting(arm, model.heatmap_sigma, model.heatmap_stride, model.heatmap_alignment,
                       config.training.precision)

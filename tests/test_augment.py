@@ -4,8 +4,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+from torchvision.transforms import functional as reference
 
 from ssl_pose import augment
 from ssl_pose.augment import (
@@ -123,6 +126,25 @@ def test_views_are_the_same_however_few_crops_are_rendered_at_once(floats: int, 
             alone = render_views(canvases[one], views[number].rows(one), to_reference, SIZE, GREY)
             torch.testing.assert_close(images[one], alone, atol=1e-5, rtol=0)
     assert render_views(canvases[:0], identity_views(0), to_reference, SIZE, GREY).shape == (0, 3, *SIZE)
+
+
+def test_a_view_is_what_scipy_and_torchvision_make_of_it_one_step_at_a_time():
+    """Colours that no step clamps, so that it does not matter that ours are clamped once, at the end."""
+    canvases = torch.randint(70, 180, (6, 3, *CANVAS), dtype=torch.uint8, generator=make_generator(0, "canvases"))
+    mild = replace(STRONG, brightness=0.1, contrast=0.1, saturation=0.1, num_cutouts=0)
+    views, to_reference = sample_views(mild, 6, SIZE, make_generator(0, "views")), canvas_to_reference(CANVAS, SIZE)
+    images = render_views(canvases, views, to_reference, SIZE, GREY)
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]].reshape(2, -1)
+    for row, image in enumerate(images):
+        to_canvas = np.linalg.inv((views.matrix[row] @ to_reference).double().numpy())
+        places = (to_canvas @ np.stack([x, y, np.ones_like(x)]))[[1, 0]]
+        plain = np.stack([ndimage.map_coordinates(channel, places, order=1, mode="grid-constant", cval=127.5)
+                          for channel in canvases[row].double().numpy()])
+        plain = torch.from_numpy(plain / 255).float().view(3, *SIZE)
+        plain = reference.adjust_saturation(plain, float(views.saturation[row]))
+        plain = reference.adjust_contrast(plain, float(views.contrast[row]))
+        plain = reference.adjust_brightness(plain, float(views.brightness[row]))
+        torch.testing.assert_close(image, normalize_images(plain[None])[0], atol=2e-3, rtol=0)
 
 
 def test_cutouts_paint_their_box_and_reach_the_bottom_row():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -195,6 +196,19 @@ def test_what_was_measured_before_a_benchmark_failed_stands_in_the_document(kept
     assert refreshed == [main.result_name("fake")]
 
 
+def test_on_a_lent_gpu_what_fails_keeps_nothing_else_from_its_turn(tmp_path: Path):
+    """`make gpu` by a python that notes what it is asked for, and whose tests fail."""
+    python, asked = tmp_path / "python", tmp_path / "asked"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\ncase "$*" in *pytest*) exit 1;; esac\n')
+    python.chmod(0o755)
+    done = subprocess.run(["make", "gpu", f"PYTHON={python}", "JOBS=3", "DATA=photos"], cwd=FOLDER.parent.parent,
+                          capture_output=True, text=True)
+    assert done.returncode != 0
+    assert asked.read_text().splitlines() == [
+        "-m pytest -q tests/test_cuda.py", "-m benchmarks run --missing",
+        "-m ssl_pose cells --profile gpu --jobs 3 --data photos"]
+
+
 def test_a_large_network_on_a_cpu_takes_small_batches_and_the_step_is_measured_against_its_passes():
     config = open_profile("coco_partial_1k").config
     assert on_a_cpu(config).training.labeled_batch == 2
@@ -213,6 +227,7 @@ def test_a_benchmark_yields_rows_with_positive_times_and_ratios(benchmark, monke
     monkeypatch.setattr(benchmark, "open_profile", lambda name: smoke)
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
     monkeypatch.setattr(benchmark, "PROFILES", ("default",), raising=False)
+    monkeypatch.setattr(benchmark, "BATCHES_A_WORKER", 1, raising=False)
     if benchmark is throughput:  # compiling takes half a minute
         monkeypatch.setattr(throughput, "compiled_passes", lambda config, device: (lambda: None, 0.0))
     if benchmark is targets:
@@ -261,6 +276,7 @@ def test_growth_has_a_row_a_count_and_one_a_size_of_packing(monkeypatch):
     monkeypatch.setattr(growth, "TURNS", 1)
     rows, ratios = growth.run(torch.device("cpu"))
     assert [row["persons"] for row in rows] == [10, 50_000, 3, 6]
+    assert all(row["step ms"] > row["at hand ms"] > 0 for row in rows[:2])
     assert all(row["persons/s"] > 0 for row in rows[2:])
     assert "packing a person of 2 times as many" in ratios
     assert 0.2 < ratios["resident KB a person"] < 1  # 442 bytes of numbers

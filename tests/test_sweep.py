@@ -161,6 +161,11 @@ def files_of(copy: Copy) -> dict[str, bytes]:
     return {str(path.relative_to(copy.smoke)): path.read_bytes() for path in sorted(paths) if path.name != "train.json"}
 
 
+def write_times(copy: Copy) -> dict[Path, int]:
+    """When each network's weights were written."""
+    return {path: path.stat().st_mtime_ns for path in copy.smoke.glob("work/**/*.safetensors")}
+
+
 class Killer(threading.Thread):
     """Ends, as kill -9 does, the first Ray worker that has saved a state of its cell."""
 
@@ -201,6 +206,9 @@ def test_a_sweep_over_two_nodes_survives_a_kill_and_equals_the_serial_result(tmp
     assert killer.killed
     assert printed.splitlines()[-1].startswith("3 cells are done")
     assert not {stage for stage in changed_stages(swept.smoke) if stage.startswith(("burn_in", "train", "evaluate"))}
+    times = write_times(swept)
+    swept.dvc("repro", "--single-item", *sorted({stage for arm in ARMS for stage in stages_of((arm, 0))}))
+    assert times == write_times(swept) != {}
     assert swept.run("sweep") == "every cell is up to date\n"
     subprocess.run([sys.executable, "-m", "ssl_pose", "cells", "--profile", "smoke", "--jobs", "1"], check=True,
                    cwd=tmp_path / "b", env=os.environ | {"PYTHONPATH": str(tmp_path / "b")})
