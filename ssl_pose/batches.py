@@ -101,9 +101,9 @@ def draw_labeled(
 ) -> LabeledBatch:
     """A batch of the rows in `labeled` (N,), on the CPU, drawn with replacement, with their true heatmaps.
 
-    `views` names the family of views in which they are seen: 'labeled' or 'strong'.
+    `views` names the family of views in which they are seen: 'labeled', 'strong', or 'both', first all in the one and
+    then all in the other, so that the loss is the mean of both.
     """
-    size, stride = config.data.input_size, config.model.heatmap_stride
     batch = config.training.labeled_batch
     own = pool.own_rows(batch)
     positions, generator = _labeled_positions(len(labeled), batch, seed, phase, step)
@@ -113,13 +113,21 @@ def draw_labeled(
     pool.pixels.expect(labeled[following[own]])
     if pool.device.type != "cpu":
         generator = make_generator(seed, phase, "labeled", step, device=pool.device)
-    seen = sample_views(getattr(config.views, views), batch, size, generator).rows(own)
-    index = index.to(pool.device, non_blocking=True)
+    families = ("labeled", "strong") if views == "both" else (views,)
+    seen = join_views([sample_views(getattr(config.views, family), batch, config.data.input_size, generator).rows(own)
+                       for family in families])
+    index = index.repeat(len(families)).to(pool.device, non_blocking=True)
+    heatmaps, weight = _true_heatmaps(pool, index, seen, config)
+    return LabeledBatch(render_crops(pool, canvases, seen, config), heatmaps, weight)
+
+
+def _true_heatmaps(pool: Pool, index: Tensor, seen: Views, config: Config) -> tuple[Tensor, Tensor]:
+    """Heatmaps (B, K, h, w) and weights (B, K) of the crops at `index` (B,) in the views `seen`."""
+    size, stride = config.data.input_size, config.model.heatmap_stride
     points = flip_points(transform_points(seen.matrix, pool.keypoints[index]), seen.flip)
     weight = flip_points((pool.visibility[index] > 0).float(), seen.flip) * points_inside(points, size)
     cells = image_to_heatmap_points(points, stride, config.model.heatmap_alignment)
-    heatmaps = render_heatmaps(cells, heatmap_size(size, stride), config.model.heatmap_sigma)
-    return LabeledBatch(render_crops(pool, canvases, seen, config), heatmaps, weight)
+    return render_heatmaps(cells, heatmap_size(size, stride), config.model.heatmap_sigma), weight
 
 
 def _labeled_positions(length: int, batch: int, seed: int, phase: str, step: int) -> tuple[Tensor, torch.Generator]:

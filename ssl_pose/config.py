@@ -137,7 +137,7 @@ class MethodConfig:
     label_count: int = bounded(0)  # labelled units of this arm, with a burn-in of its own; 0: those of the split
     burn_in: bool  # false: starts from initial weights
     relative_steps: float = bounded(0.01, 100.0)  # steps of this arm over training.steps
-    labeled_views: Literal["labeled", "strong"]  # the family of views in which labelled persons are seen
+    labeled_views: Literal["labeled", "strong", "both"]  # the family of views in which labelled persons are seen
     weak_view: Literal["augmented", "reference"]  # reference: the un-augmented crop
     num_views: int = bounded(0)  # the paper's K
     ensemble: Literal["none", "average", "maximum"]

@@ -24,7 +24,7 @@ from ssl_pose.photos import canvas_size_for
 from ssl_pose.profiles import Profile
 from ssl_pose.provenance import describe_hardware
 from ssl_pose.scheduling import fitting_jobs
-from ssl_pose.training import NUM_STUDENTS, choose_device, count_passes, count_steps
+from ssl_pose.training import NUM_STUDENTS, choose_device, count_labeled_images, count_passes, count_steps
 from ssl_pose.workspace import REPOSITORY
 
 MEASURED = REPOSITORY / "benchmarks" / "results"
@@ -201,7 +201,7 @@ def memory_bytes(config: Config, arm: ArmConfig) -> int:
     weights = count_parameters(model) * (ADAM_BYTES * students + 4 * students * arm.uses_ema)
     share = 0.5 if training.precision == "bf16" else 1.0
     pool = arm.uses_pool * training.unlabeled_batch
-    images = training.labeled_batch + len(arm.strong_paths) * pool
+    images = count_labeled_images(arm, training) + len(arm.strong_paths) * pool
     activations = share * students * images * count_activation_bytes(model, config.data.input_size)
     cells = math.prod(heatmap_size(config.data.input_size, model.heatmap_stride))
     views = (1 + arm.num_views) * pool * (3 * math.prod(config.data.input_size) + 6 * 17 * cells) * 4

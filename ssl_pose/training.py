@@ -178,13 +178,19 @@ def count_passes(arm: ArmConfig, training: TrainingConfig, num_steps: int, pool_
 
     Burn-in is left out: it is the same for all arms. A frozen teacher's own training is in.
     """
+    labeled = count_labeled_images(arm, training)
     if not arm.uses_pool:
-        return 3 * num_steps * training.labeled_batch
+        return 3 * num_steps * labeled
     sources = arm.num_students * (2 if arm.pairing == "closest" else 1)
-    learning = arm.num_students * (training.labeled_batch + len(arm.strong_paths) * training.unlabeled_batch)
+    learning = arm.num_students * (labeled + len(arm.strong_paths) * training.unlabeled_batch)
     labeling = sources * (1 + arm.num_views) * training.unlabeled_batch
-    before = 3 * training.run_steps(pool_size) * training.labeled_batch if arm.label_source == "frozen" else 0
+    before = 3 * training.run_steps(pool_size) * labeled if arm.label_source == "frozen" else 0
     return num_steps * (3 * learning + labeling) + before
+
+
+def count_labeled_images(arm: ArmConfig, training: TrainingConfig) -> int:
+    """Images of labelled persons in a step, each of whom may be seen in two views."""
+    return training.labeled_batch * (2 if arm.labeled_views == "both" else 1)
 
 
 def choose_device(name: str) -> torch.device:

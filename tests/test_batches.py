@@ -11,6 +11,7 @@ from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool, pool_posit
 from ssl_pose.config import Config, load_config
 from ssl_pose.geometry import invert_affine, transform_points
 from ssl_pose.heatmap import decode_heatmaps, heatmap_to_image_points
+from ssl_pose.seeding import make_generator
 from tests.fake_crops import INPUT_SIZE, make_crops
 
 CPU = torch.device("cpu")
@@ -64,6 +65,23 @@ def test_joints_without_a_label_or_outside_the_view_weigh_nothing(config: Config
         dropped = (batch.weight[:, joint] == 0) | (batch.weight[:, mirrored] == 0)
         assert dropped.all()
     assert batch.weight.max() == 1
+
+
+def test_labelled_persons_can_be_seen_in_both_families_the_first_as_other_arms_see_it(config: Config):
+    pool, rows = open_pool(make_crops(12), CPU), torch.arange(12)
+    strong = replace(config.views.strong, num_cutouts=0, flip_probability=0.0, brightness=0.0, contrast=0.0,
+                     saturation=0.0, rotation_probability=0.0, box_scale=(1.0, 1.0), shift=0.0)
+    config = replace(config, views=replace(config.views, strong=strong))  # the identity
+    one, both = (draw_labeled(pool, rows, config, 3, "run", 7, views) for views in ("labeled", "both"))
+    assert both.images.shape == (2 * 6, 3, *INPUT_SIZE)
+    for name in ("images", "heatmaps", "weight"):
+        torch.testing.assert_close(getattr(both, name)[:6], getattr(one, name))
+    persons = rows[torch.randint(12, (6,), generator=make_generator(3, "run", "labeled", 7))]
+    cells, _ = decode_heatmaps(both.heatmaps[6:], "dark", config.model.heatmap_sigma)
+    found = heatmap_to_image_points(cells, config.model.heatmap_stride)
+    seen = both.weight[6:] > 0
+    assert seen.any()
+    assert (found - pool.keypoints[persons])[seen].norm(dim=-1).max() < 0.2  # px
 
 
 def test_the_same_step_gives_the_same_batch_and_arms_share_their_weak_and_strong_views(config: Config):

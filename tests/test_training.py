@@ -19,7 +19,7 @@ from ssl_pose.crops import CropSet
 from ssl_pose.frameworks import STEPS, add_up, learn, make_pseudo_label
 from ssl_pose.loop import TrainingError
 from ssl_pose.model import load_networks
-from ssl_pose.training import burn_in, count_pool, count_steps, train_run
+from ssl_pose.training import burn_in, count_passes, count_pool, count_steps, train_run
 from tests.fake_crops import INPUT_SIZE, make_crops
 
 LABELED, EVERYBODY = np.arange(24) < 8, np.ones(24, dtype=bool)
@@ -311,6 +311,19 @@ def test_a_length_in_epochs_is_that_many_passes_over_the_pool_for_every_arm(conf
         assert rates == pytest.approx([training.learning_rate] * 8 + [training.learning_rate / 10] * 4)
         assert json.loads((tmp_path / arm / "train.json").read_text())["steps"] == 12
         assert count_steps(epochs.training, epochs.arm(arm), count_pool(epochs, LABELED)) == 12
+
+
+def test_the_passes_of_a_step_are_those_counted_by_hand(config):
+    """32 persons of each kind; a pass with its backward one counts three."""
+    training = replace(config.training, labeled_batch=32, unlabeled_batch=32)
+    whole = replace(config.arm("dual_student"), num_views=4, ensemble="maximum")
+    teacher = replace(config.arm("teacher_student"), num_views=0, ensemble="none")
+    supervised = config.arm("supervised")
+    assert count_passes(whole, training, 10, 99) == 10 * 2 * (5 * 32 + 3 * (32 + 32))
+    assert count_passes(teacher, training, 10, 99) == 10 * (32 + 3 * (32 + 32))
+    assert count_passes(replace(teacher, labeled_views="both"), training, 10, 99) == 10 * (32 + 3 * (64 + 32))
+    assert count_passes(supervised, training, 10, 99) == 10 * 3 * 32
+    assert count_passes(replace(supervised, labeled_views="both"), training, 10, 99) == 10 * 3 * 64
 
 
 def test_a_state_of_other_numbers_is_refused_with_a_line(config, crops, tmp_path, capsys):
