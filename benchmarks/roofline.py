@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ssl_pose.precision import sums_in_fp32
+
 COPIED = {"cpu": 2**26, "cuda": 2**31}  # bytes of the copy, more than a cache holds
 WRITES_NOTHING = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
@@ -58,7 +60,11 @@ def copy_work(device: torch.device) -> Callable[[], object]:
 
 
 def product_work(device: torch.device) -> tuple[Callable[[], object], int]:
-    """A product of two bf16 matrices large enough to reach the device's peak, and its operations."""
+    """A product of two matrices large enough to reach the device's peak, and its operations.
+
+    In bf16, or in the format in which a processor without instructions for it makes the sums of passes in bf16.
+    """
     size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    dtype = torch.float32 if sums_in_fp32(device.type) else torch.bfloat16
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return lambda: left @ right, 2 * size**3

@@ -41,6 +41,8 @@ class Views:
 
 def join_views(views: Sequence[Views]) -> Views:
     """All of `views` as one, row after row; those with fewer cutouts get boxes that cover nothing."""
+    if len(views) == 1:
+        return views[0]
     most = max(view.cutouts.shape[1] for view in views)
     joined = {f.name: [getattr(view, f.name) for view in views] for f in fields(Views)}
     joined["cutouts"] = [functional.pad(boxes, (0, 0, 0, most - boxes.shape[1]), value=-1.0)

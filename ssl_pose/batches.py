@@ -116,7 +116,7 @@ def draw_labeled(
     families = ("labeled", "strong") if views == "both" else (views,)
     seen = join_views([sample_views(getattr(config.views, family), batch, config.data.input_size, generator).rows(own)
                        for family in families])
-    index = index.repeat(len(families)).to(pool.device, non_blocking=True)
+    index = torch.cat([index] * len(families)).to(pool.device, non_blocking=True)
     heatmaps, weight = _true_heatmaps(pool, index, seen, config)
     return LabeledBatch(render_crops(pool, canvases, seen, config), heatmaps, weight)
 

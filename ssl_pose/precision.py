@@ -32,12 +32,17 @@ class RoundedConvolutions(TorchFunctionMode):
             return func(*rounded, **(kwargs or {})).bfloat16()
 
 
+def sums_in_fp32(device_type: str) -> bool:
+    """Whether passes in bf16 leave their sums to float32's convolutions on 'cpu' or 'cuda'."""
+    return device_type == "cpu" and torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16
+
+
 @contextmanager
 def passes_in(precision: str, device_type: str) -> Iterator[None]:
     """A context in which a network on 'cpu' or 'cuda' computes in `precision`, 'fp32' or 'bf16'."""
     with ExitStack() as context:
         if precision == "bf16":
             context.enter_context(torch.autocast(device_type, torch.bfloat16))
-            if device_type == "cpu" and torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16:
+            if sums_in_fp32(device_type):
                 context.enter_context(RoundedConvolutions())
         yield
