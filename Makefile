@@ -50,7 +50,7 @@ bench-check: $(READY)  ## measure again and compare the ratios with those in git
 	$(BIN)/python -m benchmarks check
 
 test: lint  ## lint, then run all tests, a smoke run of the whole pipeline among them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # a file is one idea, and has fixtures of its own
 
 soak: $(READY)  ## the tests that take long: kills at random moments, every notebook in a browser
 	$(BIN)/python -m pytest -m soak
