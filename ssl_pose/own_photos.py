@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssl_pose.coco import DataError, read_json
-from ssl_pose.files import write_json
+from ssl_pose.files import new_file, write_json
 from ssl_pose.inference import PoseModel, predict_photo
 from ssl_pose.overlays import draw_people
 from ssl_pose.photos import to_rgb
@@ -39,7 +39,8 @@ def draw_photos(
         whole = [[0, 0, photo.width, photo.height]]
         poses = predict_photo(model, photo, np.array(boxes.get(path.name, whole), float), decoder)
         pictures.append(output / f"{path.name}.poses.png")
-        draw_people(photo, poses.keypoints, poses.confidence).save(pictures[-1])
+        with new_file(pictures[-1]) as partial:
+            draw_people(photo, poses.keypoints, poses.confidence).save(partial, format="png")
         found[path.name] = [
             {"keypoints": points.round(2).tolist(), "confidence": sure.astype(float).round(4).tolist()}
             for points, sure in zip(poses.keypoints, poses.confidence, strict=True)

@@ -219,6 +219,23 @@ def test_a_photo_with_an_empty_list_of_boxes_is_nobodys(run: Workspace, own: Pat
     assert detected.file_name == ("unlabeled2017/unlab_1.jpg", "unlabeled2017/unlab_2.jpg")
 
 
+def test_a_picture_that_the_disk_has_no_room_for_leaves_the_one_before(run: Workspace, tmp_path: Path, monkeypatch):
+    Image.new("RGB", (48, 32), "grey").save(tmp_path / "a.jpg")
+    (picture,) = draw_photos(open_run(run, "full", 0), [tmp_path / "a.jpg"], tmp_path / "poses")
+    before, save = picture.read_bytes(), Image.Image.save
+
+    def save_half(image: Image.Image, path: Path, **how: str) -> None:
+        save(image, path, **how)
+        path.write_bytes(path.read_bytes()[:40])
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Image.Image, "save", save_half)
+    with pytest.raises(OSError, match="No space left"):
+        draw_photos(open_run(run, "full", 0), [tmp_path / "a.jpg"], tmp_path / "poses")
+    assert picture.read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "poses").iterdir()) == ["a.jpg.poses.png", "poses.json"]
+
+
 def test_photos_that_differ_in_their_ending_alone_have_pictures_of_their_own(run: Workspace, tmp_path: Path):
     for name, size in (("a.jpg", (48, 32)), ("a.png", (32, 48))):
         Image.new("RGB", size, "grey").save(tmp_path / name)
