@@ -49,7 +49,7 @@ gpu:  ## on a machine with a GPU, by its own PYTHON: CUDA tests, benchmarks, cel
 bench-check: $(READY)  ## measure again and compare the ratios with those in git
 	$(BIN)/python -m benchmarks check
 
-test: lint  ## lint, then run all tests, a smoke run of the whole pipeline among them
+test: lint  ## lint, then run the tests but those of `soak`, a smoke run of the whole pipeline among them
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # a file is one idea, and has fixtures of its own
 
 soak: $(READY)  ## the tests that take long: kills at random moments, every notebook in a browser

@@ -8,8 +8,8 @@ the headroom, times 100:
 The headroom is taken as known: the intervals hold the spread of the differences, not that of the scale.
 
 `delta`, under which an effect counts as absent, is half of the paper's effect on the same scale. For the
-whole method over Dual + T&R the paper's text that we could read has no number: the smallest effect that it
-does print (T&R on Dual) stands in. Checks of our own set-up have none: they can be reproduced or reversed.
+whole method over Dual + T&R the paper's text that we could read has no number: the smallest effect of
+Table 2 (T&R on Dual) stands in. Checks of our own set-up have none: they can be reproduced or reversed.
 
 The primary claims are one family for Holm's levels, the checks are another. Table 1 is read on the networks
 of `dual_student`, which were trained without any ensemble and so favour none.

@@ -1,9 +1,9 @@
 """How good the pseudo-heatmaps of frozen networks are on persons of the unlabelled pool, whose labels are hidden.
 
-The sample and its views depend on the seed alone, so that all arms of a seed are judged on the same persons seen
-through the same views: one weak view and `evaluation.num_views` more of the multi-view family, whatever number the
-arm was trained with. Three pseudo-heatmaps are made of each: of the weak view alone ('none'), the average and the
-maximum of all. Coordinates are heatmap cells of the reference frame.
+The sample and its views depend on the seed and the labels alone, so that all arms of a seed with the same labels are
+judged on the same persons seen through the same views: one weak view and `evaluation.num_views` more of the multi-view
+family, whatever number the arm was trained with. Three pseudo-heatmaps are made of each: of the weak view alone
+('none'), the average and the maximum of all. Coordinates are heatmap cells of the reference frame.
 """
 
 from __future__ import annotations
