@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_pose.config import GPU_SHARE
 from ssl_pose.crops import CropSet, load_crops
 from ssl_pose.judging import evaluate_run, evaluation_fingerprint
 from ssl_pose.lifeline import end_with_parent
@@ -28,7 +29,6 @@ from ssl_pose.made import is_stale, made_with, note_made
 from ssl_pose.pipeline import find_photos, workspace_lock
 from ssl_pose.preparation import SPLITS, data_fingerprint, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
-from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import OUT_OF_MEMORY, PipelineError, fitting_jobs, is_out_of_memory
 from ssl_pose.splits import arm_labels, make_split, read_split, split_fingerprint
 from ssl_pose.training import burn_in, burn_in_fingerprint, run_fingerprint, train_run

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
+GPU_SHARE = "SSL_POSE_GPU_SHARE"  # environment, not params: of a GPU's memory what this process may take
 MAY_BE_INFINITE = ("uncertainty_margin",)  # then no joint is decided: plain dual students
 SHORT = reprlib.Repr()
 SHORT.maxlevel = 2  # of nesting

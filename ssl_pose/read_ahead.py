@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ssl_pose.coco import DataError
+from ssl_pose.config import GPU_SHARE
 
-GPU_SHARE = "SSL_POSE_GPU_SHARE"  # environment: of the GPU's memory, what this process may take beside others
 SHARE_OF_FREE_MEMORY = 0.5  # an array that fits into this share of a device's free memory is at hand there
 MOST_EXPECTED = 4  # batches: a labelled and an unlabelled one of this step and of the next
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
+from ssl_pose.config import GPU_SHARE
 from ssl_pose.files import write_json
 
 STAGE_MEMORY = 1.5e9  # bytes that a stage may need; fewer run side by side where they would not fit
@@ -53,9 +54,13 @@ def is_out_of_memory(name: str, text: str) -> bool:
 
 
 def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_threads: int, force: bool) -> None:
-    """Runs `stages`, each after those that it maps to, `jobs` at a time; the first failure stops the others."""
+    """Runs `stages`, each after those that it maps to, `jobs` at a time; the first failure stops the others.
+
+    Those on a GPU count on their share of its memory.
+    """
     if not stages:
         return
+    gpu_share = float(os.environ.get(GPU_SHARE, "1")) / min(jobs, len(stages))
     progress = Progress(folder / "work" / "durations.json", list(stages), jobs)
     running: dict[str, subprocess.Popen] = {}
     done: set[str] = set()
@@ -64,7 +69,7 @@ def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_t
             waiting = [stage for stage in stages if stage not in done and stage not in running]
             ready = [stage for stage in waiting if stages[stage] <= done]
             for stage in sorted(ready, key=progress.expected, reverse=True)[:jobs - len(running)]:
-                running[stage] = start_stage(folder, stage, num_threads, force)
+                running[stage] = start_stage(folder, stage, num_threads, gpu_share, force)
                 progress.started[stage] = time.monotonic()
             time.sleep(POLL_SECONDS)
             for stage in [stage for stage, process in running.items() if process.poll() is not None]:
@@ -78,13 +83,15 @@ def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_t
         progress.close()
 
 
-def start_stage(folder: Path, stage: str, num_threads: int, force: bool) -> subprocess.Popen:
+def start_stage(
+    folder: Path, stage: str, num_threads: int, gpu_share: float, force: bool
+) -> subprocess.Popen:
     """`dvc repro -s <stage>` in a process group of its own, printing to its log."""
     log = log_file(folder, stage)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["-f"] if force else []), stage]
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # the stage's `python` is ours
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": str(num_threads)}
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": str(num_threads), GPU_SHARE: str(gpu_share)}
     with log.open("w") as file:
         return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file,
                                 stderr=subprocess.STDOUT, start_new_session=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_pose.cells import Cell, grid_cells, run_cell
-from ssl_pose.config import TrainingConfig
+from ssl_pose.config import GPU_SHARE, TrainingConfig
 from ssl_pose.pipeline import (
     changed_stages,
     dvc,
@@ -29,7 +29,6 @@ from ssl_pose.pipeline import (
     workspace_lock,
 )
 from ssl_pose.profiles import Profile
-from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import PipelineError, Progress
 from ssl_pose.training import choose_device
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace

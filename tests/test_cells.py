@@ -19,14 +19,13 @@ import yaml
 import ssl_pose.cells as cells_module
 from ssl_pose.cells import ensure_data, grid_cells, is_evaluated, is_trained, run_cell, run_cells, run_profile
 from ssl_pose.coco import DataError, load_persons
-from ssl_pose.config import override
+from ssl_pose.config import GPU_SHARE, override
 from ssl_pose.crops import load_crops
 from ssl_pose.made import note_made
 from ssl_pose.packing import pack_crops
 from ssl_pose.pipeline import workspace_lock
 from ssl_pose.preparation import pack_persons, select_persons
 from ssl_pose.profiles import Profile
-from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import PipelineError
 from ssl_pose.splits import make_split, split_fingerprint, split_labels, write_split
 from ssl_pose.training import burn_in, burn_in_fingerprint

@@ -14,6 +14,7 @@ import torch
 from ssl_pose import read_ahead
 from ssl_pose.batches import draw_labeled, draw_unlabeled, open_pool
 from ssl_pose.coco import DataError
+from ssl_pose.config import GPU_SHARE
 from ssl_pose.read_ahead import MOST_EXPECTED, ReadAhead, Resident, Rows, open_rows
 from tests.fake_crops import make_crops
 from tests.golden_trace import small_config, trace
@@ -85,7 +86,7 @@ def test_processes_that_share_a_gpu_count_on_their_shares_of_its_memory(pixels, 
     for kind in (Resident, ReadAhead):
         monkeypatch.setattr(read_ahead, kind.__name__, lambda _pixels, _device, kind=kind: kind)
     for share, kind in (("1", Resident), ("0.5", Resident), ("0.25", ReadAhead)):
-        monkeypatch.setenv(read_ahead.GPU_SHARE, share)
+        monkeypatch.setenv(GPU_SHARE, share)
         assert open_rows(pixels, torch.device("cuda")) is kind
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssl_pose import scheduling
+from ssl_pose.config import GPU_SHARE
 from ssl_pose.scheduling import PipelineError, Progress, clock, failure, run_side_by_side
 
 Commands = dict[str, str]
@@ -20,10 +21,11 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     given: Commands = {}
     (tmp_path / "work").mkdir()
 
-    def start(folder: Path, stage: str, num_threads: int, force: bool) -> subprocess.Popen:
+    def start(folder: Path, stage: str, num_threads: int, gpu_share: float, force: bool) -> subprocess.Popen:
         log = scheduling.log_file(folder, stage)
         log.parent.mkdir(exist_ok=True)
-        script = f"echo start {stage} >> order; {given.get(stage, 'sleep 0.2')} && echo end {stage} >> order"
+        script = f"echo {stage} {gpu_share} >> shares\n"
+        script += f"echo start {stage} >> order; {given.get(stage, 'sleep 0.2')} && echo end {stage} >> order"
         with log.open("w") as file:
             return subprocess.Popen(["sh", "-c", script], cwd=folder, stdout=file, stderr=file, start_new_session=True)
 
@@ -49,6 +51,21 @@ def test_independent_stages_run_side_by_side_but_no_more_than_fit(commands: Comm
         running += 1 if line.startswith("start") else -1
         most = max(most, running)
     assert most == 2
+
+
+@pytest.mark.parametrize(("jobs", "of_all", "share"), [(1, "1", "1.0"), (2, "0.5", "0.25"), (9, "1", "0.25")])
+def test_stages_side_by_side_count_on_their_share_of_a_gpus_memory(commands: Commands, tmp_path: Path, monkeypatch,
+                                                                   jobs: int, of_all: str, share: str):
+    """Stages that each saw the whole memory free would together take more than there is."""
+    monkeypatch.setenv(GPU_SHARE, of_all)
+    run(tmp_path, {name: set() for name in "abcd"}, jobs)
+    assert sorted((tmp_path / "shares").read_text().splitlines()) == [f"{name} {share}" for name in "abcd"]
+
+
+def test_a_stage_is_told_its_threads_and_its_share_of_a_gpu(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(scheduling.subprocess, "Popen", lambda command, **how: how["env"])
+    told = scheduling.start_stage(tmp_path, "train@full-0", 3, 0.25, force=False)
+    assert (told["OMP_NUM_THREADS"], told[GPU_SHARE]) == ("3", "0.25")
 
 
 def test_a_failure_names_the_stage_and_its_cause_and_stops_the_others(commands: Commands, tmp_path: Path):

@@ -20,10 +20,9 @@ import yaml
 
 import ssl_pose.sweep as sweep_module
 from ssl_pose.cells import is_trained
-from ssl_pose.config import load_config
+from ssl_pose.config import GPU_SHARE, load_config
 from ssl_pose.pipeline import changed_stages
 from ssl_pose.profiles import Profile
-from ssl_pose.read_ahead import GPU_SHARE
 from ssl_pose.scheduling import PipelineError
 from ssl_pose.sweep import (
     cause,
