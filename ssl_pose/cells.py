@@ -29,7 +29,7 @@ from ssl_pose.made import is_stale, made_with, note_made
 from ssl_pose.pipeline import find_photos, workspace_lock
 from ssl_pose.preparation import SPLITS, data_fingerprint, pack_persons, render_photos, select_persons
 from ssl_pose.profiles import open_profile
-from ssl_pose.scheduling import OUT_OF_MEMORY, PipelineError, fitting_jobs, is_out_of_memory
+from ssl_pose.scheduling import OUT_OF_MEMORY, PipelineError, fitting_jobs, is_out_of_memory, share_gpu
 from ssl_pose.splits import arm_labels, make_split, read_split, split_fingerprint
 from ssl_pose.training import burn_in, burn_in_fingerprint, run_fingerprint, train_run
 from ssl_pose.workspace import PIPELINE, Workspace, open_workspace
@@ -154,7 +154,7 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Cell]:
     The first failure is raised after the cells that are under way have ended. Those on a GPU count on their share of
     its memory.
     """
-    share = float(os.environ.get(GPU_SHARE, "1")) / max(1, min(jobs, len(cells)))
+    share = share_gpu(jobs, len(cells))
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of a process that runs torch
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(share,)) as pool:
         waiting = [pool.submit(_run_here, cell) for cell in cells]

@@ -53,6 +53,11 @@ def is_out_of_memory(name: str, text: str) -> bool:
     return name in OUT_OF_MEMORY_ERRORS or "can't allocate memory" in text
 
 
+def share_gpu(jobs: int, count: int) -> float:
+    """Of a GPU's memory, what each of `count` works may take, `jobs` of which run side by side; our own part of it."""
+    return float(os.environ.get(GPU_SHARE, "1")) / max(1, min(jobs, count))
+
+
 def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_threads: int, force: bool) -> None:
     """Runs `stages`, each after those that it maps to, `jobs` at a time; the first failure stops the others.
 
@@ -60,7 +65,7 @@ def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_t
     """
     if not stages:
         return
-    gpu_share = float(os.environ.get(GPU_SHARE, "1")) / min(jobs, len(stages))
+    gpu_share = share_gpu(jobs, len(stages))
     progress = Progress(folder / "work" / "durations.json", list(stages), jobs)
     running: dict[str, subprocess.Popen] = {}
     done: set[str] = set()
@@ -83,9 +88,7 @@ def run_side_by_side(folder: Path, stages: dict[str, set[str]], jobs: int, num_t
         progress.close()
 
 
-def start_stage(
-    folder: Path, stage: str, num_threads: int, gpu_share: float, force: bool
-) -> subprocess.Popen:
+def start_stage(folder: Path, stage: str, num_threads: int, gpu_share: float, force: bool) -> subprocess.Popen:
     """`dvc repro -s <stage>` in a process group of its own, printing to its log."""
     log = log_file(folder, stage)
     log.parent.mkdir(parents=True, exist_ok=True)
