@@ -15,7 +15,7 @@ The primary claims are one family for Holm's levels, the checks are another. Tab
 of `dual_student`, which were trained without any ensemble and so favour none.
 
 Beside the t interval stands a two-way one at the same level (resampling.py), for which a bootstrap draws the seeds and
-the photos of the test set anew, for a PCK of pseudo-heatmaps the persons of the pool. Verdicts rest on the t interval.
+the photos anew: those of the test set, for a PCK of pseudo-heatmaps those of the pool. Verdicts rest on the t interval.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _differences(sample: pd.DataFrame) -> list[float]:
 
 
 def _resampled_scores(results: Path, config: Config, claims: Sequence[Claim]) -> Resampled:
-    """What every claim compares, for each draw of photos or persons; all meet the same draws. Empty for one seed."""
+    """What every claim compares, for each draw of photos; all of a measure meet the same draws. Empty for one seed."""
     if len(config.seeds) < 2:
         return {}
     arms = {arm for claim in claims if claim.measure == "AP" for arm in (claim.better, claim.worse)}
@@ -247,14 +247,14 @@ def _resampled_ap(results: Path, config: Config, arms: set[str]) -> Resampled:
 
 def _resampled_pck(results: Path, config: Config, modes: set[tuple[str, str]]) -> Resampled:
     labels = load_pseudo_labels(results, config, [FROZEN_ARM])
-    persons, labels["row"] = np.unique(labels.person, return_inverse=True)
-    weights = draw_weights(len(persons), NUM_DRAWS, np.random.default_rng(0)).astype(float)
+    photos, labels["photo"] = np.unique(labels.image_id, return_inverse=True)
+    weights = draw_weights(len(photos), NUM_DRAWS, np.random.default_rng(0)).astype(float)
     found: Resampled = {}
     for seed, run in labels.groupby("seed"):
-        joints = np.bincount(run.row, minlength=len(persons))
+        joints = np.bincount(run.photo, minlength=len(photos))
         for measure, mode in sorted(modes):
             threshold = config.arm(FROZEN_ARM).confidence_threshold if measure == "pck_above_threshold" else 0.0
-            hits = np.bincount(run.row, is_right(run, mode, threshold), minlength=len(persons))
+            hits = np.bincount(run.photo, is_right(run, mode, threshold), minlength=len(photos))
             found.setdefault((measure, mode), {})[seed] = weighted_share(hits, joints, weights)
     return found
 

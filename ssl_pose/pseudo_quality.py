@@ -42,6 +42,7 @@ class PoolSample:
     """P persons of the pool and their hidden labels."""
 
     person: NDArray[np.int64]  # (P,) rows of the crops
+    image_id: NDArray[np.int64]  # (P,) of their photos
     keypoints: NDArray[np.int32]  # (P, K, 2) q64 cells
     visibility: NDArray[np.uint8]  # (P, K)
     reference_length: NDArray[np.float32]  # (P,) cells
@@ -78,6 +79,7 @@ def sample_pool(crops: CropSet, labeled: NDArray[np.bool_], config: Config, seed
     length = reference_lengths(crops, config.evaluation.pck_reference)[person] / stride
     return PoolSample(
         person=person,
+        image_id=crops.image_id[person],
         keypoints=quantize(image_to_heatmap_points(points, stride, alignment).numpy()),
         visibility=crops.visibility[person],
         reference_length=length.astype(np.float32),
@@ -218,7 +220,8 @@ def write_pool(path: Path, predictions: Sequence[PoolPredictions], sample: PoolS
     height, rounded down.
     """
     row, joint = np.nonzero(sample.visibility)
-    joints = {"person": sample.person[row].astype(np.int32), "joint": joint.astype(np.int8)}
+    joints = {"image_id": sample.image_id[row], "person": sample.person[row].astype(np.int32),
+              "joint": joint.astype(np.int8)}
     parts = [
         {"network": np.full(len(row), part.network, np.int8), **joints, **_peak_columns(part, sample, row, joint)}
         for part in predictions

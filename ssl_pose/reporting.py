@@ -58,7 +58,7 @@ SECTIONS = (
         "(smaller: and below delta, half of the paper's effect). Reversed: below zero. Absent: within plus or "
         "minus delta. Otherwise undecided, and “seeds needed” would find an effect of delta with 80 % power. “With "
         "photos drawn too” is the interval of a bootstrap that draws both the seeds and the photos of the test set "
-        "anew (for a PCK the persons of the pool), at the same level; no verdict rests on it.",
+        "(for a PCK of pseudo-heatmaps, of the pool) anew, at the same level; no verdict rests on it.",
         (("claims", "The ledger: the paper's claims (claims.json holds it with each seed's difference)"),),
         (("claims", "Effects with their intervals, the paper's effects, and what counts as absent",
           "A row a claim: our effect with its interval, the paper's effect and the range of plus or minus delta"),),

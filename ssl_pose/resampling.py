@@ -1,16 +1,16 @@
 """A two-way interval: seeds and photos are both samples.
 
-The paired t interval of the ledger knows the spread over seeds; this one also knows that the photos of the test set
-are a sample. A bootstrap draws both anew, each by itself and the same for both arms, and computes every score anew
-(Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007, where it is shown to err on the safe side: what
-seeds and photos do together counts more than once). It takes one seed fewer than there are, by which the spread of a
-mean over few of them comes out right (Rao and Wu, JASA 1988), and the interval is its standard deviation under the
-seeds' t distribution: the quantiles of so few seeds' draws would give intervals that are too narrow.
+The paired t interval of the ledger knows the spread over seeds; this one also knows that the photos, of the test set
+or of the pool, are a sample. A bootstrap draws both anew, each by itself and the same for both arms, and computes
+every score anew (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007, where it is shown to err on the
+safe side: what seeds and photos do together counts more than once). It takes one seed fewer than there are, by which
+the spread of a mean over few of them comes out right (Rao and Wu, JASA 1988), and the interval is its standard
+deviation under the seeds' t distribution: the quantiles of so few seeds' draws would give intervals that are too
+narrow.
 
 Drawing a photo twice is counting its people twice, so a draw is a weight per photo, and the AP of many draws comes
-from one sorting of the predictions. Matches of predictions with people are pycocotools'. The PCK of pseudo-heatmaps
-is drawn by persons of the pool, whose photos the stored tables do not name; a person weighs the same in every seed
-that judged them. (Drawn by photos, the evidence's standard deviations by the pool would be 2 to 4 % larger.)
+from one sorting of the predictions. Matches of predictions with people are pycocotools'. For the PCK of pseudo-heatmaps
+a photo of the pool weighs the same in every seed that judged one of its people.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def _recalls_reached(recall: NDArray) -> NDArray[np.int64]:
 
 
 def weighted_share(hits: NDArray, joints: NDArray, weights: NDArray) -> NDArray[np.float64]:
-    """Percent (B,) of hits among the joints of persons with `joints` (P,) each and `weights` (B, P); NaN of none."""
+    """Percent (B,) of hits among the joints of photos with `joints` (I,) each and `weights` (B, I); NaN of none."""
     with np.errstate(invalid="ignore"):
         return 100.0 * (weights @ hits) / (weights @ joints)
 
 
 def draw_weights(number: int, num_draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Weights (B, I) of B draws of I photos, or persons, with replacement."""
+    """Weights (B, I) of B draws of I photos with replacement."""
     return generator.multinomial(number, np.full(number, 1 / number), size=num_draws)
 
 

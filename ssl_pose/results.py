@@ -20,7 +20,7 @@ from ssl_pose.config import Config
 from ssl_pose.files import write_text
 from ssl_pose.predictions import MODES, Predictions, from_thousandths, read_predictions
 
-LABEL_COLUMNS = ["network", "person", "joint", "uncertainty",
+LABEL_COLUMNS = ["network", "image_id", "person", "joint", "uncertainty",
                  *(f"{value}_{mode}" for mode in MODES for value in ("error", "confidence")), "arm", "seed"]
 LOG_COLUMNS = ["step", "kept", "peak", "arm", "seed"]  # that every log of an arm with pseudo-heatmaps has
 RUN_FILES = ("train.json", "log.jsonl", "metrics.json", "predictions.parquet", "pseudo_labels.parquet", "examples.npz")
@@ -129,7 +129,7 @@ def load_logs(results: Path, config: Config, arms: Iterable[str] | None = None) 
 def load_pseudo_labels(results: Path, config: Config, arms: Iterable[str]) -> pd.DataFrame:
     """One row a labelled joint of a pool person, per label network of the runs of `arms`.
 
-    Columns: arm, seed, network, person, joint, uncertainty, and for each mode `error_<mode>`, the distance of
+    Columns: arm, seed, network, image_id, person, joint, uncertainty, and for each mode `error_<mode>`, the distance of
     the peak from the hidden label in units of the person's reference length, and `confidence_<mode>`.
     """
     frames = []

@@ -127,7 +127,7 @@ def fake_selection(labels: pd.DataFrame, threshold: float, margin: float) -> dic
 def store_pseudo_labels(labels: pd.DataFrame) -> pd.DataFrame:
     """What is kept of `fake_pseudo_labels`: annotated joints, in thousandths."""
     labels = labels[labels.visibility > 0]
-    kept = labels[["network", "person", "joint", "uncertainty"]].copy()
+    kept = labels[["network", "image_id", "person", "joint", "uncertainty"]].copy()
     for mode in MODES:
         x, y = labels[f"x_{mode}"] - labels.true_x, labels[f"y_{mode}"] - labels.true_y
         kept[f"error_{mode}"] = thousandths(np.hypot(x, y) / 64 / labels.reference_length, up=True)
@@ -136,7 +136,7 @@ def store_pseudo_labels(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def fake_pseudo_labels(framework: str, num_persons: int, generator: np.random.Generator) -> pd.DataFrame:
-    """Rows (network, person, joint); the error grows with the uncertainty, peaks with the mode."""
+    """Rows (network, person, joint), two persons a photo; the error grows with the uncertainty, peaks with the mode."""
     networks = {"dual_student": (0, 1), "teacher_student": (1,)}.get(framework, (0,))
     person, joint = np.divmod(np.arange(num_persons * JOINTS), JOINTS)
     shared = {
@@ -146,7 +146,7 @@ def fake_pseudo_labels(framework: str, num_persons: int, generator: np.random.Ge
     }
     frames = []
     for network in networks:
-        frame = pd.DataFrame({"network": np.int8(network), "person": person.astype(np.int32),
+        frame = pd.DataFrame({"network": np.int8(network), "image_id": person // 2, "person": person.astype(np.int32),
                               "joint": joint.astype(np.int8), **shared})
         uncertainty = generator.uniform(0.02, 0.3, len(person))
         peak = generator.uniform(0.1, 0.8, len(person))

@@ -327,6 +327,7 @@ def test_pseudo_labels_are_written_for_annotated_joints_only(tmp_path):
     table = pd.read_parquet(tmp_path / "pool.parquet")
     assert len(table) == 2 * (crops.visibility[sample.person] > 0).sum()
     row = table[(table.network == 0) & (table.person == sample.person[0]) & (table.joint == 16)].iloc[0]
+    assert row.image_id == crops.image_id[sample.person[0]]
     x, y = (both[0].keypoints["average"][0, 16] - sample.keypoints[0, 16]) / 64
     assert row.error_average / 1000 == pytest.approx(math.hypot(x, y) / sample.reference_length[0], abs=1e-3)
     quality = pseudo_quality.score_pool(both, sample, arm.confidence_threshold, (32, 24))

@@ -513,7 +513,7 @@ def test_a_readme_without_markers_is_refused(tmp_path):
 def test_the_fake_labels_have_the_columns_of_the_format():
     labels = fake_pseudo_labels("dual_student", 2, np.random.default_rng(0))
     stored = store_pseudo_labels(labels)
-    assert list(results.LABEL_COLUMNS[:-2]) == ["network", "person", "joint", "uncertainty", *(
+    assert list(results.LABEL_COLUMNS[:-2]) == ["network", "image_id", "person", "joint", "uncertainty", *(
         f"{value}_{mode}" for mode in results.MODES for value in ("error", "confidence"))]
     assert set(results.LABEL_COLUMNS[:-2]) == set(stored)
     assert stored.error_none.dtype == np.uint16

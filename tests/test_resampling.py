@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_results import fake_config, fake_persons, fake_predictions, write_fake_results
 from scipy import stats
@@ -113,3 +114,16 @@ def test_the_ledger_states_it_beside_the_t_interval_at_the_same_level(tmp_path):
         claim = entries[name]
         (low, high), (lower, higher) = claim["interval"], claim["two_way"]
         assert lower < low < claim["effect"] < high < higher
+
+
+def test_who_stands_beside_oneself_in_a_photo_makes_no_pseudo_label_surer(tmp_path):
+    config = replace(fake_config(), seeds=(0, 1, 2))
+    results = write_fake_results(tmp_path / "fake", config)
+    names = ("maximum_over_average_pck", "average_over_none_pck")
+    alone = {entry["id"]: entry["two_way"] for entry in build_ledger(results, config)["claims"]}
+    for path in results.rglob("pseudo_labels.parquet"):
+        stored = pd.read_parquet(path)
+        pd.concat([stored, stored.assign(person=stored.person + 100)]).to_parquet(path)
+    twice = {entry["id"]: entry["two_way"] for entry in build_ledger(results, config)["claims"]}
+    for name in names:
+        assert twice[name] == pytest.approx(alone[name])
