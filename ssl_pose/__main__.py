@@ -20,6 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped run stops its stages, as Ctrl-C does
     try:
         given.command(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has had enough, as `| head` has; what is left of it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return 1
