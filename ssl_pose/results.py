@@ -130,11 +130,16 @@ def load_pseudo_labels(results: Path, config: Config, arms: Iterable[str]) -> pd
     """One row a labelled joint of a pool person, per label network of the runs of `arms`.
 
     Columns: arm, seed, network, image_id, person, joint, uncertainty, and for each mode `error_<mode>`, the distance of
-    the peak from the hidden label in units of the person's reference length, and `confidence_<mode>`.
+    the peak from the hidden label in units of the person's reference length, and `confidence_<mode>`. Raises
+    `ResultsError` where a column is missing.
     """
     frames = []
     for arm, seed in grid(config, arms):
-        stored = pd.read_parquet(run_file(results, arm, seed, "pseudo_labels.parquet"))
+        path = run_file(results, arm, seed, "pseudo_labels.parquet")
+        stored = pd.read_parquet(path)
+        if missing := {*LABEL_COLUMNS} - {*stored, "arm", "seed"}:
+            raise ResultsError(f"{path} has no {', '.join(sorted(missing))}: an older version wrote it; make repro "
+                               "evaluates its run again")
         values = {name: from_thousandths(stored[name]) for name in stored if name.startswith(("error", "confidence"))}
         frames.append(stored.assign(**values, uncertainty=stored.uncertainty.astype(float), arm=arm, seed=seed))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=LABEL_COLUMNS, dtype=float)

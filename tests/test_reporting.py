@@ -96,6 +96,14 @@ def test_pseudo_labels_come_as_errors_in_reference_lengths(tree, config):
     assert (read.confidence_maximum.to_numpy() <= raw.confidence_maximum.to_numpy().astype(float)).all()
 
 
+def test_pseudo_labels_of_an_older_version_are_refused_in_one_line(config, tmp_path):
+    tree = write_fake_results(tmp_path / "fake", config)
+    path = results.run_file(tree, "dual_student", 1, "pseudo_labels.parquet")
+    pd.read_parquet(path).drop(columns="image_id").to_parquet(path)
+    with pytest.raises(results.ResultsError, match="has no image_id: an older version wrote it; make repro"):
+        results.load_pseudo_labels(tree, config, ["dual_student"])
+
+
 def test_both_readings_of_table_1_are_recomputed_from_the_stored_peaks(tree, config):
     labels = results.load_pseudo_labels(tree, config, ["dual_maximum", "teacher_student", "supervised"])
     again = label_analysis.pck_readings(labels, 0.3).set_index(["arm", "seed", "mode"])
