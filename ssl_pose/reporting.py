@@ -217,7 +217,7 @@ def render_report(config: Config, results: Path, folders: Sequence[Path]) -> str
         source=config.data.source, size=config.data.input_size, label_count=config.splits.label_count,
         unit=config.splits.unit, explores=len(config.seeds) < CONFIRMING_SEEDS,
         verdicts=verdict_counts(ledger), verdict_styles=VERDICT_STYLES, headroom=headroom_sentence(ledger),
-        caveat=caveat_sentence(ledger),
+        caveat=caveat_sentence(ledger), photos=photos_sentence(ledger),
         effort=_page_table(effort_table(provenance)), versions=_page_table(version_table(provenance)),
         collapsed=collapsed_runs(provenance), notebooks=notebooks,
         sections=[section for section in sections if section["tables"] or section["figures"]],
@@ -278,6 +278,7 @@ def readme_block(
         caveat_sentence(ledger),
         f"**Checks** that every semi-supervised arm beats the supervised one and all labels beat every arm: "
         f"{checks_sentence(ledger)}",
+        photos_sentence(ledger),
         headroom_sentence(ledger),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -313,6 +314,16 @@ def caveat_sentence(ledger: pd.DataFrame) -> str:
     lines += [f"“{claim.title}” rests on an arm of which a check does not hold" for claim in found.itertuples()
               if claim.measure == "AP" and failing & {*claim.id.split("_over_")}]
     return f"Of the reproduced claims, {'; '.join(lines)}." if lines else ""
+
+
+def photos_sentence(ledger: pd.DataFrame) -> str:
+    """Which verdicts the second interval, which draws photos too, would not give; empty where it agrees with all."""
+    titles: dict[str, list[str]] = {}
+    for claim in ledger.itertuples():
+        if claim.two_way and (verdict := statistics.verdict(claim.two_way, claim.delta)) != claim.verdict:
+            titles.setdefault(verdict, []).append(f"“{claim.title}”")
+    lines = [f"{', '.join(names)} would be {verdict}" for verdict, names in titles.items()]
+    return f"By the second interval, which draws photos too, {'; '.join(lines)}." if lines else ""
 
 
 def headroom_sentence(ledger: pd.DataFrame) -> str:

@@ -464,7 +464,7 @@ def test_an_open_verdict_in_the_readme_says_how_many_seeds_would_close_it():
     ledger = pd.DataFrame([
         {"title": title, "family": "primary", "source": "s", "paper": None, "difference": 1.0, "difference_std": 1.0,
          "effect": 1.0, "interval": [0.0, 2.0], "verdict": verdict, "seeds_needed": seeds, "measure": "AP",
-         "delta": None, "id": title}
+         "delta": None, "id": title, "two_way": None}
         for title, verdict, seeds in rows
     ])
     table = pd.DataFrame({name: [] for name in (
@@ -497,6 +497,17 @@ def test_reproduced_claims_that_say_less_than_the_word_are_named():
         f"Of the reproduced claims, “{reporting.FAVOURED}” counts in favour of the maximum by construction; "
         "“sound_over_weak” rests on an arm of which a check does not hold.")
     assert reporting.caveat_sentence(ledger[2:3]) == ""
+
+
+def test_verdicts_that_the_interval_over_photos_would_not_give_are_named():
+    rows = [("A > B", statistics.ABSENT, [-6.0, 3.0], 5.0), ("C > D", statistics.REPRODUCED, [-0.1, 9.0], None),
+            ("E > F", statistics.REVERSED, [-6.0, -1.0], 5.0), ("G > H", statistics.UNDECIDED, None, 5.0),
+            ("I > J", statistics.REPRODUCED, [1.0, 4.0], 5.0)]
+    ledger = pd.DataFrame(rows, columns=["title", "verdict", "two_way", "delta"])
+    assert reporting.photos_sentence(ledger) == (
+        "By the second interval, which draws photos too, “A > B”, “C > D” would be undecided; "
+        "“I > J” would be reproduced (smaller).")
+    assert reporting.photos_sentence(ledger[2:4]) == ""
 
 
 def test_the_favoured_claim_is_one_of_the_ledgers(ledger):
