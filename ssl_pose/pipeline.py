@@ -26,7 +26,6 @@ from ssl_pose.scheduling import PipelineError, fitting_jobs, read_durations, run
 from ssl_pose.workspace import REPOSITORY
 
 REBUILT = ("tables", "figures", "notebooks", "claims.json", "report.html")  # in results/<profile>, by analyses
-README_PROFILE = "evidence"
 PROJECTIONS = {"source", "code"}  # stages without a dependency on others
 WHOLE = re.compile(r"^ +(size|nfiles): \d+\n\Z", re.MULTILINE)  # how a dvc.lock ends: with an output of a stage
 EDGE = re.compile(r'^"(?P<first>[^"]+)"(?: -> "(?P<then>[^"]+)")?;$')  # of `dvc dag --dot`
@@ -82,11 +81,12 @@ def rebuild_report(profile: Profile, jobs: int = 0) -> None:
 
 
 def refresh_readme(profile: Profile) -> None:
-    """Puts the numbers of the evidence into the README, which shows no other profile's."""
-    from ssl_pose.reporting import readme_from_results, update_readme  # pandas: 1 s that other commands save
+    """Puts the numbers of the profile into the README, if its markers ask for them."""
+    readme = REPOSITORY / "README.md"
+    if f" of {profile.config.profile}:begin -->" in readme.read_text(encoding="utf-8"):
+        from ssl_pose.readme import update_readme  # pandas: 1 s that other commands save
 
-    if profile.config.profile == README_PROFILE:
-        update_readme(REPOSITORY / "README.md", readme_from_results(results_folder(profile), profile.config))
+        update_readme(readme, results_folder(profile), profile.config)
 
 
 def results_folder(profile: Profile) -> Path:

@@ -1,4 +1,4 @@
-"""[I/O] The report page and the table of the README, from the tables, figures and records of a profile.
+"""[I/O] The report page, from the tables, figures and records of a profile, and the sentences on its ledger.
 
 The page is one file without any outside resource: figures are embedded, nothing is fetched, there is no
 script. The same inputs give the same bytes: no date, no name of this machine, no version of this code. The
@@ -19,17 +19,15 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from ssl_pose import paper, statistics
-from ssl_pose.claims import CONFIRMING_SEEDS, FROZEN_ARM, OTHER_READINGS, read_ledger
+from ssl_pose import statistics
+from ssl_pose.claims import CONFIRMING_SEEDS, read_ledger
 from ssl_pose.config import Config
-from ssl_pose.files import write_text
-from ssl_pose.results import MODES, ResultsError, load_provenance
-from ssl_pose.tables import HASHES, effort_table, readable, to_markdown, version_table
+from ssl_pose.results import ResultsError, load_provenance
+from ssl_pose.tables import HASHES, effort_table, readable, version_table
 
 VERDICT_STYLES = {statistics.REPRODUCED: "good", statistics.SMALLER: "good", statistics.REVERSED: "bad",
                   statistics.ABSENT: "bad", statistics.UNDECIDED: "open"}
 FAVOURED = "maximum_over_average_pck_above_threshold"  # a maximum only raises peaks, so that more pass the threshold
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 @dataclass(frozen=True)
@@ -248,49 +246,6 @@ def verdict_counts(ledger: pd.DataFrame) -> dict[str, int]:
     return primary.verdict.value_counts(sort=False).to_dict()
 
 
-def readme_block(
-    ledger: pd.DataFrame, table_1: pd.DataFrame, table_2: pd.DataFrame, num_seeds: int, frozen: str
-) -> str:
-    """The README's table: a row a number or claim of the paper, ours beside it, with interval and verdict.
-
-    Of the readings of Table 1 that carry no verdict, those of the arm titled `frozen` are shown.
-    """
-    primary = ledger[ledger.family == "primary"]
-    rows = [
-        {"paper's claim": claim.title, "source": claim.source, "paper, points": claim.paper,
-         "ours, points_mean": claim.difference, "ours, points_std": claim.difference_std,
-         "effect_mean": claim.effect, "low": claim.interval[0] if claim.interval else None,
-         "high": claim.interval[1] if claim.interval else None, "verdict": _with_seeds(claim)}
-        for claim in primary.itertuples()
-    ]
-    claims = to_markdown(pd.DataFrame(rows))
-    accuracy = to_markdown(table_2[["title", "paper", "AP_mean", "AP_std", "PCK_mean", "PCK_std"]])
-    read = table_1[~table_1.reading.isin(OTHER_READINGS.values()) | (table_1.networks == frozen)]
-    columns = ["networks", "reading", *(f"{mode}_{part}" for mode in MODES for part in ("mean", "std"))]
-    parts = [
-        f"Ours: mean ± standard deviation over {num_seeds} seeds, %. Levels do not compare with the paper's "
-        f"(COCO, 1K labelled images: supervised {paper.SUPERVISED_MAP}, all labels {paper.ALL_LABELS_MAP} "
-        "mAP); orders and shares of the headroom do.",
-        "**Table 2: frameworks** (paper: mAP)", accuracy,
-        "**Table 1: PCK of pseudo-heatmaps** (thresholds are each arm's own: the second reading compares within a row; "
-        "the last two carry no verdict)", to_markdown(read[columns]),
-        "**Claims** (effects in percent of the headroom, intervals at Holm's levels)", claims,
-        caveat_sentence(ledger),
-        f"**Checks** that every semi-supervised arm beats the supervised one and all labels beat every arm: "
-        f"{checks_sentence(ledger)}",
-        photos_sentence(ledger),
-        headroom_sentence(ledger),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _with_seeds(claim: Any) -> str:
-    """The verdict of a row of the ledger; where it is open, with the seeds that it would take."""
-    if claim.verdict != statistics.UNDECIDED or pd.isna(claim.seeds_needed):
-        return claim.verdict
-    return f"{claim.verdict}; {claim.seeds_needed:.0f} seeds would find an effect of delta"
-
-
 def checks_sentence(ledger: pd.DataFrame) -> str:
     """How many checks hold, and by name those that do not."""
     checks = ledger[ledger.family == "check"]
@@ -336,25 +291,6 @@ def headroom_sentence(ledger: pd.DataFrame) -> str:
         return "No verdict on AP would change with a wider headroom, as a better upper bound gives."
     return (f"A better upper bound widens the headroom; no verdict on AP changes before it is {scale:.1f} times as "
             "wide.")
-
-
-def update_readme(readme: Path, block: str) -> bool:
-    """Puts `block` between the README's markers; returns whether the file changed."""
-    old = Path(readme).read_text(encoding="utf-8")
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise ResultsError(f"{readme} must hold {BEGIN} and, after it, {END}, once each")
-    head, tail = old.split(BEGIN)[0], old.split(END)[1]
-    new = f"{head}{BEGIN}\n{block}\n{END}{tail}"
-    if new != old:
-        write_text(new, readme)
-    return new != old
-
-
-def readme_from_results(results: Path, config: Config) -> str:
-    """`readme_block` from the files of a finished profile."""
-    tables = [pd.read_csv(find_file([results], f"tables/{name}.csv")) for name in ("table_1", "table_2")]
-    frozen = config.arms[FROZEN_ARM].title if FROZEN_ARM in config.arms else ""
-    return readme_block(read_ledger(find_file([results], "claims.json")), *tables, len(config.seeds), frozen)
 
 
 def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ predictions scoring population peaks pseudo_quality evaluation judging pseudo_ex
 challenge download
 results paper statistics matching resampling label_analysis readings mistakes ablations
 label_counts phases
-claims regime tables figures pictures reporting overlays own_photos
+claims regime tables figures pictures reporting readme overlays own_photos
 own_data workspace made preparation exploring profiles arms logbook exporting scheduling
 notebook notebook_rules pipeline
 cells sweep planning __main__
@@ -41,7 +41,7 @@ WITHOUT_TORCH = """
 config skeleton metrics coco fingerprints persons photos crops packing splits
 results paper statistics matching resampling label_analysis readings mistakes ablations
 label_counts phases
-collapse claims regime tables figures pictures reporting overlays download
+collapse claims regime tables figures pictures reporting readme overlays download
 workspace profiles projection notebook scheduling pipeline
 """
 

@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssl_pose.config import load_config, parse_config
-from ssl_pose.pipeline import README_PROFILE
-from ssl_pose.reporting import BEGIN, END, readme_from_results
+from ssl_pose.config import parse_config
+from ssl_pose.pipeline import results_folder
+from ssl_pose.profiles import open_profile
+from ssl_pose.readme import BLOCKS, markers
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_its_numbers_come_from_the_results():
-    block = README.split(BEGIN)[1].split(END)[0].strip()
-    folder = ROOT / "profiles" / README_PROFILE
-    expected = readme_from_results(folder / "results" / README_PROFILE, load_config(folder / "params.yaml"))
-    assert block == expected.strip()
+@pytest.mark.parametrize(("kind", "name"), [("results", "evidence"), ("claims", "longer")])
+def test_its_numbers_come_from_the_results(kind: str, name: str):
+    begin, end = markers(kind, name)
+    profile = open_profile(name)
+    expected = BLOCKS[kind](results_folder(profile), profile.config)
+    assert README.split(begin)[1].split(end)[0].strip() == expected.strip()
 
 
 def test_its_worked_example_is_a_valid_arm():

@@ -15,6 +15,7 @@ import pytest
 from fake_results import AP, fake_config, fake_pseudo_labels, store_pseudo_labels, write_fake_results
 
 from ssl_pose import claims, figures, label_analysis, paper, pictures, reporting, results, statistics, tables
+from ssl_pose.readme import claim_rows, markers, update_readme
 
 MODULES = ("statistics", "paper", "results", "label_analysis", "claims", "tables", "figures", "pictures",
            "reporting")
@@ -445,16 +446,16 @@ def test_the_readme_block_is_replaced_between_its_markers_and_then_left_alone(tm
     results.write_table(table_1, tmp_path / "tables" / "table_1.csv")
     claims.write_ledger(claims.build_ledger(tree, config), tmp_path / "claims.json")
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{reporting.BEGIN}\nbefore this\n{reporting.END}\n\nlast\n")
-    block = reporting.readme_from_results(tmp_path, config)
-    assert reporting.update_readme(readme, block)
+    begin, end = markers("results", config.profile)
+    readme.write_text(f"# Title\n\n{begin}\nbefore this\n{end}\n\nlast\n")
+    assert update_readme(readme, tmp_path, config)
     text = readme.read_text()
     assert text.startswith("# Title\n")
-    assert text.endswith(f"{reporting.END}\n\nlast\n")
+    assert text.endswith(f"{end}\n\nlast\n")
     assert "before this" not in text
     assert "| Dual-Student | 42.67 |" in text
     assert "T&R helps Dual-Student" in text
-    assert not reporting.update_readme(readme, block)
+    assert not update_readme(readme, tmp_path, config)
     refined = [line for line in text.splitlines() if claims.OTHER_READINGS["pck_refined"] in line]
     assert [line.split(" | ")[0] for line in refined] == ["| Dual-Student"]  # the arm that the ledger reads
 
@@ -467,14 +468,10 @@ def test_an_open_verdict_in_the_readme_says_how_many_seeds_would_close_it():
          "delta": None, "id": title, "two_way": None}
         for title, verdict, seeds in rows
     ])
-    table = pd.DataFrame({name: [] for name in (
-        "title", "paper", "AP_mean", "AP_std", "PCK_mean", "PCK_std", "networks", "reading",
-        *(f"{mode}_{part}" for mode in results.MODES for part in ("mean", "std")))})
-    block = reporting.readme_block(ledger, table, table, 8, "")
-    verdicts = [line.split(" | ")[-1].removesuffix(" |") for line in block.splitlines() if " > B" in line]
+    verdicts = list(claim_rows(ledger).verdict)
     assert verdicts == ["undecided; 12 seeds would find an effect of delta", "undecided", "contradicted: absent"]
     unknown = ledger[ledger.seeds_needed.isna()].astype({"seeds_needed": object}).assign(seeds_needed=None)
-    assert "| undecided |" in reporting.readme_block(unknown, table, table, 1, "")  # one seed: no spread, no number
+    assert list(claim_rows(unknown).verdict) == ["undecided"]  # one seed: no spread, no number
 
 
 def test_checks_that_fail_are_named_and_those_of_the_primary_family_are_not_counted():
@@ -523,10 +520,25 @@ def test_the_headroom_that_would_change_a_verdict_is_the_least_of_the_claims_on_
     assert reporting.headroom_sentence(ledger[3:]) == ""
 
 
-def test_a_readme_without_markers_is_refused(tmp_path):
-    (tmp_path / "README.md").write_text("# Title\n")
-    with pytest.raises(results.ResultsError, match="must hold <!-- results:begin -->"):
-        reporting.update_readme(tmp_path / "README.md", "block")
+def test_a_readme_shows_the_claims_alone_where_it_asks_and_no_profile_unasked(tmp_path, tree, config):
+    claims.write_ledger(claims.build_ledger(tree, config), tmp_path / "claims.json")
+    readme = tmp_path / "README.md"
+    readme.write_text("{}\n{}\n".format(*markers("claims", config.profile)))
+    assert update_readme(readme, tmp_path, config)
+    text = readme.read_text()
+    assert f"Profile `{config.profile}`, {len(config.seeds)} seeds" in text
+    assert "T&R helps Dual-Student" in text
+    assert "| Dual-Student | 42.67 |" not in text
+    assert not update_readme(readme, tmp_path, replace(config, profile="another"))
+    assert readme.read_text() == text
+
+
+@pytest.mark.parametrize("order", [("begin",), ("end",), ("end", "begin"), ("begin", "end", "end")])
+def test_a_readme_whose_markers_do_not_enclose_a_block_is_refused(tmp_path, config, order):
+    lines = dict(zip(("begin", "end"), markers("results", config.profile), strict=True))
+    (tmp_path / "README.md").write_text("\n".join(lines[name] for name in order))
+    with pytest.raises(results.ResultsError, match=f"must hold <!-- results of {config.profile}:begin -->"):
+        update_readme(tmp_path / "README.md", tmp_path, config)
 
 
 def test_the_fake_labels_have_the_columns_of_the_format():
