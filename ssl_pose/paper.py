@@ -17,4 +17,5 @@ TABLE_2 = {  # mAP
 # The scale of the protocol, which the paper does not print: Xie et al., ICCV 2021 (ResNet-18, 1K labels).
 SUPERVISED_MAP = 31.5
 ALL_LABELS_MAP = 67.1
+SUPERVISED_MAPS = {1_000: SUPERVISED_MAP, 5_000: 46.4, 10_000: 51.1}  # by labelled images
 POOL_PASSES = 30.0  # epochs over the unlabelled images, theirs with 1K labels; assumed for the paper

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from ssl_pose import paper, statistics
 from ssl_pose.claims import FROZEN_ARM
 from ssl_pose.config import Config
+from ssl_pose.label_counts import equivalent_count, label_curves
 
 COLUMNS = ["quantity", "paper", "ours_mean", "ours_std", "seeds"]
 
@@ -31,6 +34,22 @@ def regime_table(
     if len(runs):
         passes = runs.steps * config.training.unlabeled_batch / runs.num_unlabeled
         rows.append(("passes over the unlabelled people", paper.POOL_PASSES, passes))
-    return pd.DataFrame(
-        [{"quantity": quantity, "paper": round(theirs, 1)} | statistics.named_mean_and_std("ours", ours)
-         | {"seeds": len(ours)} for quantity, theirs, ours in rows], columns=COLUMNS)
+    table = [{"quantity": quantity, "paper": round(theirs, 1)} | statistics.named_mean_and_std("ours", ours)
+             | {"seeds": len(ours)} for quantity, theirs, ours in rows]
+    return pd.DataFrame([*table, *_label_counts(wide, config)], columns=COLUMNS)
+
+
+def _label_counts(wide: pd.DataFrame, config: Config) -> Iterator[dict]:
+    """A row a (supervised curve, label count of the protocol): where the curve of mean AP is at the same share of all
+    labels, linear in the logarithm of the count; without a number beyond its ends. `wide` is AP by seed and arm."""
+    if "all_labels" not in wide:
+        return
+    for title, arms in label_curves(config).items():
+        if config.arm(next(iter(arms.values()))).framework != "supervised":
+            continue
+        means = wide[list(arms.values())].mean().tolist()
+        for count, score in paper.SUPERVISED_MAPS.items():
+            share = score / paper.ALL_LABELS_MAP
+            ours = equivalent_count(share * wide["all_labels"].mean(), list(arms), means)
+            quantity = f"labelled {config.splits.unit}s at which “{title}” has {100 * share:.0f} % of all labels' AP"
+            yield {"quantity": quantity, "paper": count, "ours_mean": ours, "seeds": len(wide)}

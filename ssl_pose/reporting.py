@@ -74,7 +74,7 @@ SECTIONS = (
         "Unlabelled photos should help every semi-supervised arm, and all labels should beat every arm. Where one of "
         "these is not reproduced, the claims above stand on sand. They are a family of their own.",
         (("checks", "Differences of AP, in the columns of the ledger"),
-         ("regime", "The regime, beside that of the paper's protocol with 1K labels")),
+         ("regime", "The regime, beside that of the paper's protocol with 1K labels; counts beside 1K, 5K and 10K")),
     ),
     Section(
         "table_2", "Teacher or dual student? (Table 2)",
