@@ -286,11 +286,12 @@ def headroom_sentence(ledger: pd.DataFrame) -> str:
     claims = ledger[(ledger.family == "primary") & (ledger.measure == "AP")]
     if claims.empty:
         return ""
-    scale = min(statistics.scale_that_changes(claim.interval, claim.delta) for claim in claims.itertuples())
-    if math.isinf(scale):
+    scales = {claim.title: statistics.scale_that_changes(claim.interval, claim.delta) for claim in claims.itertuples()}
+    first = min(scales, key=scales.__getitem__)
+    if math.isinf(scales[first]):
         return "No verdict on AP would change with a wider headroom, as a better upper bound gives."
-    return (f"A better upper bound widens the headroom; no verdict on AP changes before it is {scale:.1f} times as "
-            "wide.")
+    return (f"A better upper bound widens the headroom; the first verdict on AP that changes, when it is "
+            f"{scales[first]:.2f} times as wide, is that of “{first}”.")
 
 
 def _page_section(section: Section, folders: Sequence[Path]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("kind", "name"), [("results", "evidence"), ("claims", "longer")])
+@pytest.mark.parametrize(("kind", "name"), [("results", "longer"), ("claims", "evidence")])
 def test_its_numbers_come_from_the_results(kind: str, name: str):
     begin, end = markers(kind, name)
     profile = open_profile(name)

@@ -513,9 +513,9 @@ def test_the_favoured_claim_is_one_of_the_ledgers(ledger):
 
 def test_the_headroom_that_would_change_a_verdict_is_the_least_of_the_claims_on_ap():
     rows = [("AP", [-4.0, 6.0], 5.0), ("AP", [-1.0, 4.0], 5.0), ("AP", [2.0, 15.0], 5.0), ("pck", [-1.0, 5.1], 5.0)]
-    ledger = pd.DataFrame(rows, columns=["measure", "interval", "delta"]).assign(family="primary")
-    assert "before it is 1.2 times as wide" in reporting.headroom_sentence(ledger)
-    assert "before it is 3.0 times as wide" in reporting.headroom_sentence(ledger[1:])
+    ledger = pd.DataFrame(rows, columns=["measure", "interval", "delta"]).assign(family="primary", title=[*"ABCD"])
+    assert "when it is 1.20 times as wide, is that of “A”" in reporting.headroom_sentence(ledger)
+    assert "when it is 3.00 times as wide, is that of “C”" in reporting.headroom_sentence(ledger[1:])
     assert reporting.headroom_sentence(ledger[1:2]).startswith("No verdict on AP would change")
     assert reporting.headroom_sentence(ledger[3:]) == ""
 
