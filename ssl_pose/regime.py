@@ -11,6 +11,7 @@ from ssl_pose.claims import FROZEN_ARM
 from ssl_pose.config import Config
 from ssl_pose.label_counts import equivalent_count, label_curves
 
+FEWER = 0.33  # a share of all labels' AP below that of the protocol's fewest labels, of which no number is printed
 COLUMNS = ["quantity", "paper", "ours_mean", "ours_std", "seeds"]
 
 
@@ -40,16 +41,17 @@ def regime_table(
 
 
 def _label_counts(wide: pd.DataFrame, config: Config) -> Iterator[dict]:
-    """A row a (supervised curve, label count of the protocol): where the curve of mean AP is at the same share of all
-    labels, linear in the logarithm of the count; without a number beyond its ends. `wide` is AP by seed and arm."""
+    """A row a (supervised curve, label count of the protocol, and one of fewer): where the curve of mean AP is at the
+    same share of all labels, linear in the logarithm of the count; without a number beyond its ends. `wide` is AP by
+    seed and arm."""
+    shares = {FEWER: None} | {score / paper.ALL_LABELS_MAP: count for count, score in paper.SUPERVISED_MAPS.items()}
     if "all_labels" not in wide:
         return
     for title, arms in label_curves(config).items():
         if config.arm(next(iter(arms.values()))).framework != "supervised":
             continue
         means = wide[list(arms.values())].mean().tolist()
-        for count, score in paper.SUPERVISED_MAPS.items():
-            share = score / paper.ALL_LABELS_MAP
+        for share, count in shares.items():
             ours = equivalent_count(share * wide["all_labels"].mean(), list(arms), means)
             quantity = f"labelled {config.splits.unit}s at which “{title}” has {100 * share:.0f} % of all labels' AP"
             yield {"quantity": quantity, "paper": count, "ours_mean": ours, "seeds": len(wide)}
