@@ -110,7 +110,7 @@ def test_the_seconds_of_a_resumed_run_are_those_of_all_its_sessions(config, crop
         torch.save(content | {"seconds": 3600.0}, state)
     run(config, crops, tmp_path, arm)
     hours = 3600.0 * len(states)
-    assert hours < json.loads(record.read_text())["wall_seconds"] < hours + 600
+    assert hours <= json.loads(record.read_text())["wall_seconds"] < hours + 600  # the last one may round to 0
 
 
 def test_a_state_of_other_numbers_is_not_continued(config, crops, tmp_path):
